@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent's memory of a key's refreshes means: fresh or stale, ready or not, keep or withdraw.
+
+Pure: values in, verdicts out. ``boot`` is CLOCK_BOOTTIME seconds, which neither steps nor stops.
+
+Rules:
+
+- Staleness counts from the last successful refresh. Only a success re-arms it: no restart, no clock, no failure.
+- A key is ready while it can be read: published and not withdrawn. Staleness never makes it unready, since
+  every pod would leave the service at the same moment.
+- A refusal is believed after 3 tries over at least a minute; before, it is one failure among others.
+- What a failure withdraws is the operator's choice; the default keeps everything.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from agent.errors import RefreshError
+from agent.settings import OutageSettings
+from keyferry.status import Freshness, Outcome
+
+DENIALS_TO_BELIEVE: Final = 3
+DENIAL_SECONDS_TO_BELIEVE: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What happened at the refreshes of one key; ``outcome`` and ``reason`` are the last attempt's."""
+
+    attempts: int = 0
+    failures: int = 0
+    outcome: Outcome = "none"
+    reason: str | None = None
+    last_attempt_at: float | None = None
+    last_success_at: float | None = None
+    last_success_boot: float | None = None
+    denials: int = 0
+    denied_since_boot: float | None = None
+
+    def succeeded(self, *, changed: bool, at: float, boot: float) -> "Record":
+        """Return the record after a successful refresh."""
+        return replace(
+            self,
+            attempts=self.attempts + 1,
+            failures=0,
+            outcome="changed" if changed else "unchanged",
+            reason=None,
+            last_attempt_at=at,
+            last_success_at=at,
+            last_success_boot=boot,
+            denials=0,
+            denied_since_boot=None,
+        )
+
+    def failed(self, error: RefreshError, *, at: float, boot: float) -> "Record":
+        """Return the record after a failed refresh. An outage between two refusals does not break the row."""
+        denied = error.outcome == "denied"
+        # Any answer other than a refusal or silence shows that access is back.
+        answered = error.outcome in ("missing", "malformed", "conflict")
+        since = None if answered else self.denied_since_boot
+        return replace(
+            self,
+            attempts=self.attempts + 1,
+            failures=self.failures + 1,
+            outcome=error.outcome,
+            reason=error.reason,
+            last_attempt_at=at,
+            denials=0 if answered else self.denials + denied,
+            denied_since_boot=boot if denied and since is None else since,
+        )
+
+    def staleness(self, boot: float) -> float | None:
+        """Return the seconds since the last success, ``None`` if there was none."""
+        return None if self.last_success_boot is None else max(0.0, boot - self.last_success_boot)
+
+    def last_success_by_clock(self, now: float, boot: float) -> float | None:
+        """Return when the last success was, in Unix seconds of today's clock, whatever steps it made since."""
+        staleness = self.staleness(boot)
+        return None if staleness is None else now - staleness
+
+    def denied(self, boot: float) -> bool:
+        """Tell whether the provider's refusal is to be believed."""
+        since = self.denied_since_boot
+        return (
+            since is not None
+            and self.denials >= DENIALS_TO_BELIEVE
+            and boot - since >= DENIAL_SECONDS_TO_BELIEVE
+        )
+
+
+def freshness(record: Record, outage: OutageSettings, *, longest_gap: float, boot: float) -> Freshness:
+    """Return how old the agent's knowledge of the key is, in a word."""
+    staleness = record.staleness(boot)
+    if staleness is None:
+        return "never"
+    if outage.max_stale is not None and staleness > outage.max_stale:
+        return "expired"
+    return "fresh" if staleness <= longest_gap else "stale"
+
+
+def expires_in(record: Record, outage: OutageSettings, boot: float) -> float | None:
+    """Return the seconds until the key expires, ``None`` if it never will or has already."""
+    staleness = record.staleness(boot)
+    if staleness is None or outage.max_stale is None or staleness > outage.max_stale:
+        return None
+    return outage.max_stale - staleness
+
+
+def withdrawal(record: Record, outage: OutageSettings, boot: float) -> str | None:
+    """Return why the key must be withdrawn now, ``None`` to keep serving it."""
+    if outage.on_missing == "withdraw" and record.outcome == "missing":
+        return f"missing: {record.reason}"
+    if outage.on_denied == "withdraw" and record.denied(boot):
+        return f"denied: {record.reason}" if record.outcome == "denied" else "denied by the provider"
+    staleness = record.staleness(boot)
+    if outage.on_expired == "withdraw" and outage.max_stale is not None and staleness is not None:
+        if staleness > outage.max_stale:
+            return f"expired: not confirmed by the provider for {outage.max_stale:g} s"
+    return None
+
+
+def unready(readable: Iterable[tuple[str, bool]]) -> tuple[str, ...]:
+    """Return the names of the keys that cannot be read; the agent is ready when there is none."""
+    return tuple(name for name, is_readable in readable if not is_readable)

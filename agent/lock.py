@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lock that makes an agent the only writer of its volume, and tells others which process that is.
+
+A lock on the root itself would be simpler, but any reader of the volume could take it.
+"""
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Self
+
+from agent.errors import VolumeError
+from keyferry.layout import LOCK_FILE
+
+
+class VolumeLock:
+    """``..lock``, held by flock(2) as long as the process lives; it contains the holder's pid."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Own ``descriptor``, whose file is locked."""
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, root: int, path: Path) -> Self:
+        """Take the lock in the directory ``root``; ``VolumeError`` names the agent that has it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(LOCK_FILE, flags, stat.S_IRUSR | stat.S_IWUSR, dir_fd=root)
+        except OSError as error:
+            message = f"{path}/{LOCK_FILE} cannot be opened ({error.strerror}): remove what is there, or use a fresh volume"
+            raise VolumeError(message) from error
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                message = f"{path}/{LOCK_FILE} is not a file: remove what is there, or use a fresh volume"
+                raise VolumeError(message)
+            _lock(descriptor, path)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """Give the volume free. The file stays: removing it would race with the next holder."""
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def holder(path: Path) -> int | None:
+    """Return the pid of the agent that has the volume at ``path``, ``None`` if no agent runs on it."""
+    try:
+        descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid(descriptor)
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        message = (
+            f"volume.path: another keyferry-agent (pid {_pid(descriptor) or 'unknown'}) already publishes on {path}; "
+            "one volume has one agent: stop the other, or give this one its own volume"
+        )
+        raise VolumeError(message) from error
+
+
+def _pid(descriptor: int) -> int | None:
+    text = os.pread(descriptor, 20, 0).strip()
+    return int(text) if text.isdigit() else None
