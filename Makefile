@@ -4,29 +4,86 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := $(wildcard agent adapter/src tests benchmarks examples docs)
+CODE := $(wildcard agent adapter/src tests benchmarks examples)
+PROVIDER ?= file
 
-# The first interpreter that is new enough. Not plain `python3 ||`: on many machines that is an older one.
+# The first interpreter that is new enough: `python3` is an older one on many machines.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help
-help:  ## list the targets
+# What the rules of the house are about: every branch of these is tested.
+COVERED := adapter/src/keyferry/*.py,agent/errors.py,agent/health.py,agent/keyring.py,agent/offer.py,agent/publisher.py,agent/schedule.py
+
+.PHONY: help setup demo test test-slow coverage lint format bench docs lock build clean
+
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: setup
-setup: $(STAMP)  ## create or update .venv from the hashed requirement files
+setup: $(STAMP) ## create or update .venv from the hashed requirement files
 
+# In place and never from scratch: whoever works in the environment keeps working.
 $(STAMP): requirements/dev.txt pyproject.toml adapter/pyproject.toml
-	@[[ -n "$(PYTHON)" ]] || { echo "make: no Python 3.11 or newer found; install one, or name it: make setup PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@echo "setup: .venv for $$($(PYTHON) --version), from requirements/dev.txt"
-	@[[ -x $(BIN)/python ]] || $(PYTHON) -m venv .venv
+	@[[ -n "$(PYTHON)" ]] || { echo "make: Python 3.11 or newer was not found; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setup: .venv, $$($(PYTHON) --version), requirements/dev.txt"
+	@[[ -x $(BIN)/python ]] || $(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e adapter -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e adapter -e .
 	@$(BIN)/python -m pip check --quiet
 	@touch $@
+
+demo: setup ## show the whole thing live: three rotations and an outage (PROVIDER=file|vault)
+	@$(BIN)/python -m examples.demo --provider $(PROVIDER)
+
+test: setup ## run the tests, all but the slow ones
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: setup ## run the long suites: torn reads, kills at every system call, fault injection
+	@$(BIN)/python -m pytest -q -m slow
+
+coverage: setup ## run the tests and hold the rules, the contract and the publisher at 100 % of their branches
+	@$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=
+	@$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100
+
+# All four speak before it fails, so that one run shows everything.
+lint: setup ## check style, types and the direction of imports
+	@failed=0; \
+	$(BIN)/ruff check --quiet $(CODE) || failed=1; \
+	$(BIN)/ruff format --check --quiet $(CODE) || failed=1; \
+	$(BIN)/mypy --no-error-summary $(CODE) || failed=1; \
+	$(BIN)/lint-imports --no-logo >.venv/imports.log || { cat .venv/imports.log; failed=1; }; \
+	(( failed == 0 )) && echo "lint: style, types and imports are clean"
+
+format: setup ## let ruff fix and format what it can
+	@$(BIN)/ruff check --quiet --fix-only $(CODE)
+	@$(BIN)/ruff format --quiet $(CODE)
+
+bench: setup ## measure speed and memory against the goals
+	@$(BIN)/python -m benchmarks
+
+docs: setup ## write the generated references in docs/
+	@$(BIN)/python -m agent.reference > docs/configuration.md
+
+# The slim files share agent.txt's versions, so an image with one provider runs what was tested with all.
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" PIP_TOOLS_CACHE_DIR=.venv/pip-tools $(BIN)/pip-compile --quiet --no-header --generate-hashes \
+    --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(UPGRADE)
+
+lock: setup ## recompile requirements/*.txt (UPGRADE=--upgrade for newer versions)
+	@$(COMPILE) requirements/agent.in -o requirements/agent.txt
+	@for part in core vault aws gcp; do $(COMPILE) requirements/agent-$$part.in -c requirements/agent.txt -o requirements/agent-$$part.txt; done
+	@$(COMPILE) requirements/dev.in -o requirements/dev.txt
+
+# From nothing: setuptools would pack what an earlier build left behind.
+build: setup ## build the wheels of both distributions into dist/
+	@rm -rf dist build adapter/build
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist adapter >.venv/build.log 2>&1 || { cat .venv/build.log >&2; exit 1; }
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >.venv/build.log 2>&1 || { cat .venv/build.log >&2; exit 1; }
+	@ls dist
+
+clean: ## remove the environment, caches and what was built
+	@rm -rf .venv dist build adapter/build .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} + -o -name '*.egg-info' -prune -exec rm -rf {} +

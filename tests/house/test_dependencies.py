@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapter lives on the standard library, and the agent loads no SDK that nobody chose."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.house.imports import Import, find_imports
+
+ROOT = Path(__file__).parents[2]
+ADAPTER = ROOT / "adapter/src/keyferry"
+
+
+def foreign(path: Path) -> list[Import]:
+    """Return what ``path`` imports from outside the standard library and its own package."""
+    own = sys.stdlib_module_names | {"keyferry"}
+    return [found for found in find_imports(path.read_text()) if found.name not in own]
+
+
+def test_the_adapter_is_stdlib_only() -> None:
+    """An app installs keyferry and nothing else; watchdog is used where the app has it."""
+    sources = sorted(ADAPTER.rglob("*.py"))
+    assert sources
+    found = {path.relative_to(ADAPTER): foreign(path) for path in sources}
+    never = {str(path): names for path, names in found.items() if any(i.name != "watchdog" for i in names)}
+    assert never == {}
+
+
+def test_watchdog_is_an_afterthought() -> None:
+    """One module of the adapter knows watchdog, and only while a function runs: it may not be installed."""
+    found = {path: foreign(path) for path in sorted(ADAPTER.rglob("*.py"))}
+    users = {path.name: imports for path, imports in found.items() if imports}
+    assert len(users) <= 1, f"watchdog is imported in {sorted(users)}; one module is enough"
+    eager = [(name, found) for name, imports in users.items() for found in imports if not found.lazy]
+    assert eager == []
+
+
+def test_the_agent_loads_no_sdk_that_nobody_chose() -> None:
+    """Each vendor SDK costs 9 to 44 MiB and up to 0.4 s: it comes with its provider, at the first use."""
+    program = """
+import importlib, pkgutil, sys
+import agent
+for module in pkgutil.walk_packages(agent.__path__, "agent."):
+    if not module.name.startswith("agent.providers."):
+        importlib.import_module(module.name)
+print(*sorted({"boto3", "botocore", "google", "grpc", "hvac", "requests"} & sys.modules.keys()))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        pytest.param("import os.path, hvac", [("os", False), ("hvac", False)], id="top"),
+        pytest.param("from boto3.session import Session", [("boto3", False)], id="from"),
+        pytest.param("def f():\n    import hvac", [("hvac", True)], id="function"),
+        pytest.param("class A:\n    import hvac", [("hvac", False)], id="class body runs at import"),
+        pytest.param("if TYPE_CHECKING:\n    import hvac", [("hvac", False)], id="type checking"),
+        pytest.param("try:\n    import hvac\nexcept ImportError:\n    pass", [("hvac", False)], id="try"),
+        pytest.param("importlib.import_module('hvac.api')", [("hvac", False)], id="by name"),
+        pytest.param("f = lambda: __import__('hvac')", [("hvac", True)], id="dunder"),
+        pytest.param("import_module(name)", [("<computed>", False)], id="computed"),
+        pytest.param("from . import layout", [], id="relative"),
+    ],
+)
+def test_no_import_hides(source: str, expected: list[tuple[str, bool]]) -> None:
+    """The finder itself is tested, or the tests above could pass by seeing nothing."""
+    assert [(found.name, found.lazy) for found in find_imports(source)] == expected
