@@ -7,8 +7,10 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-BIN := .venv/bin
-STAMP := .venv/.installed
+# Another interpreter beside it: make test VENV=.venv-3.13 PYTHON=python3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 CODE := $(wildcard agent adapter/src tests benchmarks examples)
 PROVIDER ?= file
 
@@ -29,8 +31,8 @@ setup: $(STAMP) ## create or update .venv from the hashed requirement files
 # In place and never from scratch: whoever works in the environment keeps working.
 $(STAMP): requirements/dev.txt pyproject.toml adapter/pyproject.toml
 	@[[ -n "$(PYTHON)" ]] || { echo "make: Python 3.11 or newer was not found; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
-	@echo "setup: .venv, $$($(PYTHON) --version), requirements/dev.txt"
-	@[[ -x $(BIN)/python ]] || $(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setup: $(VENV), $$($(PYTHON) --version), requirements/dev.txt"
+	@[[ -x $(BIN)/python ]] || $(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e adapter -e .
 	@$(BIN)/python -m pip check --quiet
@@ -55,7 +57,7 @@ lint: setup ## check style, types and the direction of imports
 	$(BIN)/ruff check --quiet $(CODE) || failed=1; \
 	$(BIN)/ruff format --check --quiet $(CODE) || failed=1; \
 	$(BIN)/mypy --no-error-summary $(CODE) || failed=1; \
-	$(BIN)/lint-imports --no-logo >.venv/imports.log || { cat .venv/imports.log; failed=1; }; \
+	$(BIN)/lint-imports --no-logo >$(VENV)/imports.log || { cat $(VENV)/imports.log; failed=1; }; \
 	(( failed == 0 )) && echo "lint: style, types and imports are clean"
 
 format: setup ## let ruff fix and format what it can
@@ -69,7 +71,7 @@ docs: setup ## write the generated references in docs/
 	@$(BIN)/python -m agent.reference > docs/configuration.md
 
 # The slim files share agent.txt's versions, so an image with one provider runs what was tested with all.
-COMPILE := CUSTOM_COMPILE_COMMAND="make lock" PIP_TOOLS_CACHE_DIR=.venv/pip-tools $(BIN)/pip-compile --quiet --no-header --generate-hashes \
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" PIP_TOOLS_CACHE_DIR=$(VENV)/pip-tools $(BIN)/pip-compile --quiet --no-header --generate-hashes \
     --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(UPGRADE)
 
 lock: setup ## recompile requirements/*.txt (UPGRADE=--upgrade for newer versions)
@@ -80,10 +82,10 @@ lock: setup ## recompile requirements/*.txt (UPGRADE=--upgrade for newer version
 # From nothing: setuptools would pack what an earlier build left behind.
 build: setup ## build the wheels of both distributions into dist/
 	@rm -rf dist build adapter/build
-	@$(BIN)/python -m build --wheel --no-isolation --outdir dist adapter >.venv/build.log 2>&1 || { cat .venv/build.log >&2; exit 1; }
-	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >.venv/build.log 2>&1 || { cat .venv/build.log >&2; exit 1; }
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist adapter >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log >&2; exit 1; }
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log >&2; exit 1; }
 	@ls dist
 
 clean: ## remove the environment, caches and what was built
-	@rm -rf .venv dist build adapter/build .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) dist build adapter/build .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} + -o -name '*.egg-info' -prune -exec rm -rf {} +
