@@ -12,13 +12,12 @@ Rules:
 - What a failure withdraws is the operator's choice; the default keeps everything.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.errors import RefreshError
 from agent.settings import OutageSettings
-from keyferry.status import Freshness, Outcome
+from keyferry.status import Freshness, KeyStatus, Outcome
 
 DENIALS_TO_BELIEVE: Final = 3
 DENIAL_SECONDS_TO_BELIEVE: Final = 60.0
@@ -120,6 +119,17 @@ def withdrawal(record: Record, outage: OutageSettings, boot: float) -> str | Non
     return None
 
 
-def unready(readable: Iterable[tuple[str, bool]]) -> tuple[str, ...]:
-    """Return the names of the keys that cannot be read; the agent is ready when there is none."""
-    return tuple(name for name, is_readable in readable if not is_readable)
+def resumed(before: KeyStatus | None, *, now: float, boot: float, same_boot: bool) -> Record:
+    """Return the record to go on from after a restart: only the age of the last success is taken over.
+
+    After a reboot the boot clock started anew; then the wall clock is all there is, and a time ahead of it
+    tells nothing.
+    """
+    if before is None or before.last_success_at is None:
+        return Record()
+    if same_boot:
+        last_success_boot = before.last_success_boottime
+    else:
+        age = now - before.last_success_at
+        last_success_boot = boot - age if age >= 0 else None
+    return Record(last_success_at=before.last_success_at, last_success_boot=last_success_boot)

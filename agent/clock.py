@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two clocks, read together.
+
+``now`` (Unix seconds) is for what people and other machines see; it steps. ``boot`` (CLOCK_BOOTTIME seconds)
+neither steps nor stops while the machine sleeps, and is the same for every process until the next boot.
+"""
+
+import time
+from typing import NamedTuple
+
+
+class Moment(NamedTuple):
+    """One moment by both clocks."""
+
+    now: float
+    boot: float
+
+
+def moment() -> Moment:
+    """Return the present moment."""
+    return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``refresh``: signal the running agent and wait for what comes of it.
+
+In an image without a shell there is no ``kill``, and a signal alone does not tell whether it helped.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from agent.clock import moment
+from agent.commands.volume_path import volume_path
+from agent.errors import AgentError
+from agent.exits import Exit
+from agent.lock import holder
+from keyferry.reader import read_status
+from keyferry.status import KeyStatus, Status
+
+_LOOK_EVERY_SECONDS: Final = 0.01
+
+
+def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_json: bool) -> int:
+    """Make the agent on the volume ask its providers now; return 0 if all answered, 1 if not, 3 if late."""
+    path = volume_path(config, directory)
+    pid = _agent_pid(path)
+    began = moment()
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except PermissionError as error:
+        message = f"the agent (pid {pid}) runs under another uid than this command ({os.geteuid()}); run it as the agent's"
+        raise AgentError(message) from error
+    status = _wait(path, began.now, began.boot + timeout)
+    if status is None:
+        message = f"the agent (pid {pid}) had no result for every key within {timeout:g} s"
+        print(f"keyferry-agent: {message}", flush=True)
+        return Exit.NOT_READY
+    failed = [name for name, key in status.keys.items() if key.failures]
+    if as_json:
+        print(json.dumps({"generation": status.generation, "keys": _documents(status.keys)}, indent=1))
+    else:
+        for name, key in status.keys.items():
+            print(f"{name}: {key.outcome}" + (f" ({key.reason})" if key.reason else ""))
+    return Exit.FAILED if failed else Exit.OK
+
+
+def _agent_pid(path: Path) -> int:
+    try:
+        pid = holder(path)
+    except OSError as error:
+        message = f"cannot look who runs on {path} ({error.strerror}); run this as the agent's uid, in its container"
+        raise AgentError(message) from error
+    if pid is None:
+        message = f"no agent runs on {path}; start one, or give its volume by --dir"
+        raise AgentError(message)
+    return pid
+
+
+def _wait(path: Path, since: float, until_boot: float) -> Status | None:
+    """Return the heartbeat in which every key's last attempt began after ``since``, ``None`` if it is late."""
+    while moment().boot < until_boot:
+        status = read_status(str(path))
+        if status is not None and all((key.last_attempt_at or 0.0) >= since for key in status.keys.values()):
+            return status
+        time.sleep(_LOOK_EVERY_SECONDS)
+    return None
+
+
+def _documents(keys: Mapping[str, KeyStatus]) -> dict[str, object]:
+    return {name: {"outcome": key.outcome, "reason": key.reason, "failures": key.failures} for name, key in keys.items()}

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells events as lines on standard error: JSON for machines, or columns for people.
+
+Rules:
+
+- No exception is ever formatted here: a traceback with local variables would print what they hold.
+- A log that cannot be written (a closed pipe, a full disk) never stops the agent.
+"""
+
+import sys
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from agent.events import Event, Sink
+from agent.settings import LogSettings
+from keyferry.times import format_time
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def sink(settings: LogSettings) -> Sink:
+    """Return what writes events of ``settings.level`` and above in ``settings.format``."""
+    least = _LEVELS[settings.level]
+    if settings.format == "json":
+        render: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    else:
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)
+    logger = structlog.wrap_logger(structlog.WriteLogger(sys.stderr), processors=[_in_reading_order, render])
+
+    def tell(event: Event) -> None:
+        if _LEVELS[event.level] < least:
+            return
+        fields = dict(event.fields) | ({"audit": True} if event.audit else {})
+        # OSError: the pipe or disk behind stderr; ValueError: it was closed.
+        with suppress(OSError, ValueError):
+            logger.info(event.name, timestamp=format_time(event.at), level=event.level, **fields)
+
+    return tell
+
+
+def _in_reading_order(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    return {**first, **event}

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the running agent has beside its loop: log, metrics, HTTP and watcher.
+
+They are in a module of their own because importing them takes longer than fetching and publishing a key.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agent import logs
+from agent.events import Events
+from agent.loading import Loaded
+from agent.metrics import Metrics
+from agent.view import View
+from agent.watcher import Notify, Watcher
+from agent.web import Server
+
+
+class Services:
+    """Starts, reconfigures and stops them together."""
+
+    def __init__(self, loaded: Loaded, *, events: Events, view: Callable[[], View | None], changed: Notify) -> None:
+        """Keep the arguments; ``start`` begins."""
+        self._loaded = loaded
+        self._events = events
+        self._changed = changed
+        self._metrics = Metrics(view)
+        self._server = Server(loaded.settings.http, view, self._metrics)
+        self._watcher: Watcher | None = Watcher(loaded.settings.volume.path, changed)
+
+    def start(self) -> None:
+        """Begin to log, serve and watch. Raises ``ConfigError`` if HTTP cannot listen."""
+        self._events.attach(logs.sink(self._loaded.settings.log), self._metrics.count)
+        address = self._server.start()
+        if address is not None:
+            self._events.emit("http.listening", address=address)
+        self._start_watcher()
+
+    def configure(self, loaded: Loaded) -> None:
+        """Log and watch as ``loaded`` says; what it may not change was refused before."""
+        self._loaded = loaded
+        self._events.attach(logs.sink(loaded.settings.log), self._metrics.count)
+        if self._watcher is not None:
+            self._watcher.watch(_files(loaded))
+
+    def stop(self) -> None:
+        """End serving and watching."""
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._server.stop()
+
+    def _start_watcher(self) -> None:
+        watcher = self._watcher
+        if watcher is None:
+            return
+        try:
+            watcher.start(_files(self._loaded))
+        except OSError as error:
+            self._watcher = None
+            reason = f"cannot watch files ({error.strerror}): changes are seen by the timer and by SIGHUP only"
+            self._events.emit("agent.warning", "warning", reason=reason)
+            return
+        # Whatever changed between reading and watching would go unseen; looking again is cheap and changes nothing.
+        sources = {file for key in self._loaded.settings.keys.values() for file in key.source_files}
+        self._changed({*self._loaded.files, *sources}, True)
+
+
+def _files(loaded: Loaded) -> set[Path]:
+    keys = loaded.settings.keys.values()
+    return {*loaded.files, *(file for key in keys for file in (*key.source_files, *key.credential_files))}

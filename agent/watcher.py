@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notices at once what a timer would notice later: changed configuration, sources, credentials and volume.
+
+Rules:
+
+- A file is watched through its directory, since a ConfigMap changes by a swap of ``..data`` beside it and an
+  editor by a rename onto it. What counts is whether the file behind the name is another one now.
+- Events come in bursts; one message is posted when they have been quiet for a moment.
+- It only says that something changed. Missing an event is harmless: the timer is still there.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Final
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import ObservedWatch
+
+from keyferry.layout import STATUS_DIRECTORY
+
+QUIET_SECONDS: Final = 0.02
+# A burst that never ends (a busy log in the same directory) must not hold the message back for ever.
+LONGEST_BURST_SECONDS: Final = 0.5
+
+# Without this filter every read by the app would be an event too.
+_CHANGES: Final[list[type[FileSystemEvent]]] = [
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+]
+
+Notify = Callable[[Collection[Path], bool], None]
+_Signature = tuple[int, ...] | None
+
+
+class Watcher(FileSystemEventHandler):
+    """Watches files and the volume; calls ``notify(files, volume_changed)`` in a thread of its own."""
+
+    def __init__(self, volume: Path, notify: Notify) -> None:
+        """Keep the arguments; ``start`` watches."""
+        self._volume = str(volume)
+        self._status = str(volume / STATUS_DIRECTORY)
+        self._notify = notify
+        self._observer = Observer()
+        self._watches: dict[Path, ObservedWatch] = {}
+        self._signatures: dict[Path, _Signature] = {}
+        self._volume_touched = False
+        self._touched = threading.Event()
+        self._stopping = False
+        self._teller = threading.Thread(target=self._tell_changes, name="watcher", daemon=True)
+
+    def start(self, files: Iterable[Path]) -> None:
+        """Watch ``files`` and the volume. Raises ``OSError`` where the system gives no more watches."""
+        self._observer.schedule(self, self._volume, recursive=True, event_filter=_CHANGES)
+        self.watch(files)
+        self._observer.start()
+        self._teller.start()
+
+    def watch(self, files: Iterable[Path]) -> None:
+        """Watch these files instead of those before. A directory that does not exist is not watched."""
+        wanted = {file: self._signatures.get(file, _signature(file)) for file in files}
+        directories = {file.parent for file in wanted}
+        for directory in [old for old in self._watches if old not in directories]:
+            self._observer.unschedule(self._watches.pop(directory))
+        for directory in directories:
+            if directory not in self._watches and directory.is_dir():
+                self._watches[directory] = self._observer.schedule(self, str(directory), event_filter=_CHANGES)
+        self._signatures = wanted
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stopping = True
+        self._touched.set()
+        self._observer.stop()
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Note that something happened; runs in the observer's thread."""
+        path = os.fsdecode(event.src_path)
+        # The heartbeat is the agent's own; hearing it would wake the loop after every refresh.
+        if path == self._status or path.startswith(f"{self._status}/"):
+            return
+        if path == self._volume or path.startswith(f"{self._volume}/"):
+            self._volume_touched = True
+        self._touched.set()
+
+    def _tell_changes(self) -> None:
+        while True:
+            self._touched.wait()
+            if self._stopping:
+                return
+            self._wait_for_quiet()
+            touched, self._volume_touched = self._volume_touched, False
+            changed = {file for file, before in self._signatures.items() if _signature(file) != before}
+            for file in changed:
+                self._signatures[file] = _signature(file)
+            if changed or touched:
+                self._notify(changed, touched)
+
+    def _wait_for_quiet(self) -> None:
+        end = time.monotonic() + LONGEST_BURST_SECONDS
+        while time.monotonic() < end:
+            self._touched.clear()
+            if not self._touched.wait(QUIET_SECONDS):
+                return
+        self._touched.clear()
+
+
+def _signature(file: Path) -> _Signature:
+    """Return what tells one state of the file behind a name from another, ``None`` if there is none."""
+    try:
+        info = file.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's HTTP endpoints: /livez, /readyz, /metrics and /status.
+
+Rules:
+
+- Exact paths, GET and HEAD only; everything else is 404 or 405. Nothing here holds a secret.
+- /livez: the loop turns. /readyz: every key can be read; staleness never makes it fail, since every pod would
+  leave the service at the same moment.
+- What names keys or reasons (/status, and the details of /readyz) is told to the loopback only.
+- One listener for both families: probes may come by IPv6.
+"""
+
+import ipaddress
+import json
+import socket
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+from agent.clock import moment
+from agent.errors import ConfigError
+from agent.metrics import Metrics
+from agent.settings import HttpSettings
+from agent.view import View
+
+# The loop turns every 5 s when nothing happens; six missed turns are no pause.
+STUCK_AFTER_SECONDS: Final = 30.0
+_REQUEST_SECONDS: Final = 5.0
+
+Answer = tuple[HTTPStatus, str, bytes]
+
+
+class Server:
+    """Serves what ``view`` and ``metrics`` show, in threads of its own."""
+
+    def __init__(self, settings: HttpSettings, view: Callable[[], View | None], metrics: Metrics) -> None:
+        """Keep the arguments; ``start`` binds."""
+        self._settings = settings
+        self._view = view
+        self._metrics = metrics
+        self._server: _Listener | None = None
+
+    def start(self) -> str | None:
+        """Bind and serve; return the address that was bound, ``None`` if HTTP is off.
+
+        Raises ``ConfigError`` if the address cannot be bound.
+        """
+        host, port = self._settings.host, self._settings.port
+        if port is None:
+            return None
+        try:
+            self._server = _Listener(host, port, self._answer)
+        except OSError as error:
+            message = (
+                f"http.listen: cannot listen on {host or '*'}:{port} ({error.strerror}); "
+                "choose another port, or \"off\""
+            )
+            raise ConfigError(message) from error
+        threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
+        return f"{host or '*'}:{self._server.server_address[1]}"
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _answer(self, path: str, *, local: bool) -> Answer:
+        view = self._view()
+        match path:
+            case "/livez":
+                return self._livez(view)
+            case "/readyz":
+                return _readyz(view, local=local)
+            case "/metrics":
+                return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render()
+            case "/status" if local and view is not None:
+                return HTTPStatus.OK, "application/json", _json(describe(view))
+            case "/status" if view is not None:
+                return HTTPStatus.FORBIDDEN, "text/plain", b"/status is for the loopback only\n"
+            case _:
+                return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
+
+    @staticmethod
+    def _livez(view: View | None) -> Answer:
+        if view is not None and moment().boot - view.turned_boot > STUCK_AFTER_SECONDS:
+            return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"the loop is stuck\n"
+        return HTTPStatus.OK, "text/plain", b"ok\n"
+
+
+def _readyz(view: View | None, *, local: bool) -> Answer:
+    ready = view is not None and not view.unready
+    lines = ["ok" if ready else "not ready"]
+    if view is not None and local:
+        lines += [f"{name}: {reason}" for name, reason in view.unready]
+        lines += [
+            f"{name}: {key.freshness}" + (f" ({key.reason})" if key.reason else "")
+            for name, key in view.status.keys.items()
+            if key.freshness in ("stale", "expired")
+        ]
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, "text/plain; charset=utf-8", ("\n".join(lines) + "\n").encode()
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+class _Listener(ThreadingHTTPServer):
+    """One socket for IPv4 and IPv6, or for the family of the configured host."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, host: str, port: int, answer: Callable[..., Answer]) -> None:
+        self.answer = answer
+        self.address_family = socket.AF_INET6 if (not host or ":" in host) and socket.has_ipv6 else socket.AF_INET
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError:
+            if host or self.address_family == socket.AF_INET:
+                raise
+            # No IPv6 on this node: IPv4 alone serves every probe that can come.
+            self.address_family = socket.AF_INET
+            super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Not HTTPServer.server_bind: it asks the DNS for the host's name, and may wait for it.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "keyferry", self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that goes away is no event, and a traceback has no place in the log."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Listener
+    server_version = "keyferry"
+    sys_version = ""
+    timeout = _REQUEST_SECONDS
+
+    def do_GET(self) -> None:
+        local = _is_loopback(self.client_address[0])
+        status, kind, body = self.server.answer(self.path.partition("?")[0], local=local)
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: probes come every second."""
+
+
+def _is_loopback(address: str) -> bool:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return (mapped or ip).is_loopback
