@@ -5,13 +5,16 @@ Rules:
 
 - Names are resolved in the descriptor only; links are never followed, files are made with O_EXCL.
 - What is made gets its mode and group through its own descriptor before anybody can reach it.
-- A link is replaced in one rename. Something else under its name is renamed aside first: renaming works where
-  unlinking a planted directory does not, and nothing of somebody else's is lost.
+- A link or a file is replaced in one rename. Something else under its name is renamed aside first: renaming
+  works where unlinking a planted directory does not, and nothing of somebody else's is lost.
+- What fails removes what it made, with no more descriptors than it has.
 """
 
+import errno
 import os
 import secrets
 import stat
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -52,7 +55,9 @@ class Directory:
 
     def close(self) -> None:
         """Let the descriptor go."""
-        os.close(self.descriptor)
+        # It holds nothing that was not written yet, so a close that fails loses nothing.
+        with suppress(OSError):
+            os.close(self.descriptor)
 
     def stat(self) -> os.stat_result:
         """Return the directory's own state."""
@@ -69,7 +74,11 @@ class Directory:
     def make(self, name: str) -> "Directory":
         """Make and open the directory ``name``, for its owner only until it is sealed."""
         os.mkdir(name, stat.S_IRWXU, dir_fd=self.descriptor)
-        return self.child(name)
+        try:
+            return self.child(name)
+        except BaseException:
+            self.rmdir(name)
+            raise
 
     def write(self, name: str, data: bytes, *, mode: int, group: int | None) -> None:
         """Make the file ``name`` with all of ``data``."""
@@ -95,12 +104,22 @@ class Directory:
         finally:
             os.close(descriptor)
 
+    def state(self, name: str) -> os.stat_result | None:
+        """Return the state of ``name`` itself, not of what it links to; ``None`` if there is nothing."""
+        try:
+            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
     def link_target(self, name: str) -> str | None:
         """Return where the link ``name`` points, ``None`` if there is no link of that name."""
         try:
             return os.readlink(name, dir_fd=self.descriptor)
-        except OSError:
-            return None
+        except OSError as error:
+            # EINVAL: it is something else. Any other failure must not pass for "no link".
+            if error.errno in (errno.ENOENT, errno.EINVAL):
+                return None
+            raise
 
     def set_link(self, name: str, target: str) -> str | None:
         """Make the link ``name`` point to ``target`` in one step.
@@ -110,76 +129,83 @@ class Directory:
         temporary = _temporary()
         os.symlink(target, temporary, dir_fd=self.descriptor)
         try:
-            aside = self._clear_for_link(name)
-            self.rename(temporary, name)
+            return self._put(temporary, name, stat.S_ISLNK)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary, dir_fd=self.descriptor)
+            self.clear([temporary])
             raise
-        return aside
 
-    def replace(self, name: str, data: bytes, *, mode: int, group: int | None) -> None:
-        """Replace the file ``name`` in one step."""
+    def replace(self, name: str, data: bytes, *, mode: int, group: int | None) -> str | None:
+        """Replace the file ``name`` in one step; the result is ``set_link``'s."""
         temporary = _temporary()
         try:
             self.write(temporary, data, mode=mode, group=group)
-            self.rename(temporary, name)
+            return self._put(temporary, name, stat.S_ISREG)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary, dir_fd=self.descriptor)
+            self.clear([temporary])
             raise
-
-    def rename(self, old: str, new: str) -> None:
-        """Rename within the directory."""
-        os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def unlink(self, name: str) -> None:
         """Remove the file or link ``name``; it may be gone already."""
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.descriptor)
 
+    def clear(self, names: Iterable[str]) -> None:
+        """Remove the files ``names`` as far as possible."""
+        for name in names:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self.descriptor)
+
+    def clear_temporaries(self) -> None:
+        """Remove what a crash in the middle of ``set_link`` or ``replace`` left."""
+        self.clear(name for name in self.names() if name.startswith(TEMPORARY_PREFIX))
+
+    def rmdir(self, name: str) -> bool:
+        """Remove the empty directory ``name``; return whether it is gone."""
+        try:
+            os.rmdir(name, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
     def remove(self, name: str) -> bool:
         """Remove the directory ``name`` and its files; return whether all of it is gone.
 
         An agent's directories are flat. A directory planted inside stays, but no file beside it does.
         """
-        gone = True
-        try:
-            with self.child(name) as child:
-                for file in child.names():
-                    try:
-                        child.unlink(file)
-                    except OSError:
-                        gone = False
-            os.rmdir(name, dir_fd=self.descriptor)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            gone = False
-        return gone
+        with suppress(OSError), self.child(name) as child:
+            child.clear(child.names())
+        return self.rmdir(name)
 
     def move_aside(self, name: str) -> str:
         """Rename whatever is called ``name`` out of the way and return its new name."""
         aside = f"{FOREIGN_PREFIX}{name.lstrip('.')}.{secrets.token_hex(4)}"
-        self.rename(name, aside)
+        self._rename(name, aside)
         return aside
 
-    def _clear_for_link(self, name: str) -> str | None:
-        try:
-            info = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        return None if stat.S_ISLNK(info.st_mode) else self.move_aside(name)
+    def _put(self, temporary: str, name: str, is_own: Callable[[int], bool]) -> str | None:
+        info = self.state(name)
+        aside = None if info is None or is_own(info.st_mode) else self.move_aside(name)
+        self._rename(temporary, name)
+        return aside
+
+    def _rename(self, old: str, new: str) -> None:
+        os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
 
 def seal(descriptor: int, *, mode: int, group: int | None) -> None:
     """Give what ``descriptor`` holds its group (``None``: leave it) and then its mode.
 
-    In this order: a change of group clears setgid. The umask has no say.
+    In this order: a change of group clears setgid. The umask has no say. What is right already is not
+    touched, since even a change to the same mode wakes up those who watch the directory above.
     """
-    if group is not None and os.fstat(descriptor).st_gid != group:
+    info = os.fstat(descriptor)
+    if group not in (None, info.st_gid):
         os.fchown(descriptor, -1, group)
-    os.fchmod(descriptor, mode)
+        info = os.fstat(descriptor)
+    if stat.S_IMODE(info.st_mode) != mode:
+        os.fchmod(descriptor, mode)
 
 
 def _temporary() -> str:

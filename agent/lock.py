@@ -7,11 +7,17 @@ A lock on the root itself would be simpler, but any reader of the volume could t
 import fcntl
 import os
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from agent.errors import VolumeError
 from keyferry.layout import LOCK_FILE
+
+# Whoever asks for the holder has the lock for some microseconds. That is no second agent.
+_ATTEMPTS: Final = 5
+_PAUSE_SECONDS: Final = 0.02
 
 
 class VolumeLock:
@@ -28,15 +34,18 @@ class VolumeLock:
         try:
             descriptor = os.open(LOCK_FILE, flags, stat.S_IRUSR | stat.S_IWUSR, dir_fd=root)
         except OSError as error:
-            message = f"{path}/{LOCK_FILE} cannot be opened ({error.strerror}): remove what is there, or use a fresh volume"
+            message = (
+                f"volume.path: {path}/{LOCK_FILE} cannot be opened for writing ({error.strerror}); "
+                "remove what is there, or give the agent a writable volume of its own"
+            )
             raise VolumeError(message) from error
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                message = f"{path}/{LOCK_FILE} is not a file: remove what is there, or use a fresh volume"
-                raise VolumeError(message)
+            _check(os.fstat(descriptor), path)
             _lock(descriptor, path)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            # The pid is for people. A volume that is full must not keep an agent from what it published.
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except BaseException:
             os.close(descriptor)
             raise
@@ -44,16 +53,23 @@ class VolumeLock:
 
     def release(self) -> None:
         """Give the volume free. The file stays: removing it would race with the next holder."""
-        os.ftruncate(self._descriptor, 0)
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
 
 
 def holder(path: Path) -> int | None:
-    """Return the pid of the agent that has the volume at ``path``, ``None`` if no agent runs on it."""
+    """Return the pid of the agent that has the volume at ``path``, ``None`` if no agent runs on it.
+
+    Raises ``VolumeError`` where this process may not look.
+    """
     try:
         descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        message = f"{path}/{LOCK_FILE} cannot be read ({error.strerror}); ask with the uid that the agent has"
+        raise VolumeError(message) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,15 +80,28 @@ def holder(path: Path) -> int | None:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+def _check(info: os.stat_result, path: Path) -> None:
+    # Writing the pid through a second name of some other file would destroy that file, and whoever may open
+    # the lock may hold it.
+    if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1 or info.st_uid != os.geteuid():
         message = (
-            f"volume.path: another keyferry-agent (pid {_pid(descriptor) or 'unknown'}) already publishes on {path}; "
-            "one volume has one agent: stop the other, or give this one its own volume"
+            f"volume.path: {path}/{LOCK_FILE} is not a file that an agent of uid {os.geteuid()} made; "
+            "remove what is there, or give the agent a volume of its own"
         )
-        raise VolumeError(message) from error
+        raise VolumeError(message)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    for _ in range(_ATTEMPTS):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_PAUSE_SECONDS)
+    message = (
+        f"volume.path: another keyferry-agent (pid {_pid(descriptor) or 'unknown'}) already publishes "
+        f"on {path}; one volume has one agent: stop the other, or give this one its own volume"
+    )
+    raise VolumeError(message)
 
 
 def _pid(descriptor: int) -> int | None:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at the volume before it is trusted with a key: what is it, whose is it, what could go wrong?
+"""Looks at the volume before it is trusted with a key: what it is, whose it is, what could go wrong.
 
 It only looks. ``problems`` refuse the volume, ``warnings`` are for the operator (design section 11).
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Final
 from agent.settings import VolumeSettings
 
 _MEMORY_FILE_SYSTEMS: Final = ("tmpfs", "ramfs")
+_MOUNT_ONE: Final = "mount an emptyDir with medium: Memory there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,11 @@ def inspect(settings: VolumeSettings) -> Inspection:
     try:
         info = path.stat()
     except FileNotFoundError:
-        return _refused(f"volume.path: {path} does not exist; mount an emptyDir with medium: Memory there")
+        return _refused(f"volume.path: {path} does not exist; {_MOUNT_ONE}")
     except OSError as error:
         return _refused(f"volume.path: {path} cannot be looked at ({error.strerror})")
     if not stat.S_ISDIR(info.st_mode):
-        return _refused(f"volume.path: {path} is not a directory; mount an emptyDir with medium: Memory there")
+        return _refused(f"volume.path: {path} is not a directory; {_MOUNT_ONE}")
     mount = mount_of(path)
     return Inspection(tuple(_problems(settings, mount)), tuple(_warnings(settings, mount, info)))
 
@@ -54,13 +56,14 @@ def mount_of(path: Path) -> Mount | None:
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     real = os.path.realpath(path)
-    # Several mounts may show one device (bind mounts): the deepest one above the path is the one in use.
     found = [
         mount
         for number, mount in _mounts()
-        if number == wanted and (mount.point == "/" or f"{real}/".startswith(f"{mount.point}/"))
+        if number == wanted and f"{real}/".startswith(f"{mount.point.rstrip('/')}/")
     ]
-    return max(found, key=lambda mount: len(mount.point), default=None)
+    # Several mounts may show one device (bind mounts). The deepest above the path is in use, and of several
+    # at one point the last, which covers the others.
+    return max(reversed(found), key=lambda mount: len(mount.point), default=None)
 
 
 def _refused(problem: str) -> Inspection:
@@ -70,28 +73,29 @@ def _refused(problem: str) -> Inspection:
 def _problems(settings: VolumeSettings, mount: Mount | None) -> Iterator[str]:
     path = settings.path
     if settings.require_tmpfs and (mount is None or mount.file_system not in _MEMORY_FILE_SYSTEMS):
-        kind = f"a {mount.file_system}" if mount else "of an unknown kind"
+        kind = f"on {mount.file_system}" if mount else "of an unknown kind"
         yield (
-            f"volume.path: {path} is {kind}, not a tmpfs: keys would reach a disk. Mount an emptyDir with "
+            f"volume.path: {path} is {kind}, not a tmpfs: keys could reach a disk. Mount an emptyDir with "
             "medium: Memory, or set volume.require_tmpfs: false if you accept that"
         )
     if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
         yield (
-            f"volume.path: {path} is not writable for uid {os.geteuid()}, gid {os.getegid()}; set the pod's fsGroup "
-            "or mount it without readOnly for the agent"
+            f"volume.path: {path} is not writable for uid {os.geteuid()}, gid {os.getegid()}; "
+            "set the pod's fsGroup or mount it without readOnly for the agent"
         )
 
 
 def _warnings(settings: VolumeSettings, mount: Mount | None, info: os.stat_result) -> Iterator[str]:
     path = settings.path
+    in_memory = mount is not None and mount.file_system in _MEMORY_FILE_SYSTEMS
     if mount and mount.file_system == "tmpfs" and "noswap" not in mount.options and _has_swap():
         yield f"{path} may be swapped to disk: this node has swap and the tmpfs is mounted without noswap"
-    if mount and mount.root != "/" and mount.file_system in _MEMORY_FILE_SYSTEMS and mount.point == str(path):
-        yield f"{path} is part of a larger volume (a subPath or bind mount); the app must mount the same directory"
+    if in_memory and mount and mount.root != "/" and mount.point == os.path.realpath(path):
+        yield f"{path} is part of a larger volume (a subPath or bind mount); the app must mount the same part"
     if info.st_uid not in (0, os.geteuid()):
         yield f"{path} belongs to uid {info.st_uid}, neither root nor the agent's uid {os.geteuid()}"
     # An emptyDir is 0777 by default and the agent cannot change that; elsewhere it is somebody's mistake.
-    if info.st_mode & stat.S_IWOTH and not _looks_like_empty_dir(mount):
+    if info.st_mode & stat.S_IWOTH and not in_memory:
         yield f"{path} is writable for everybody (mode {stat.S_IMODE(info.st_mode):04o})"
     try:
         group = target_group(settings, info)
@@ -99,13 +103,13 @@ def _warnings(settings: VolumeSettings, mount: Mount | None, info: os.stat_resul
         return  # the publisher refuses it
     if group not in (os.getegid(), *os.getgroups()) and os.geteuid() != 0:
         yield (
-            f"the agent (uid {os.geteuid()}) is not a member of group {group}, so it cannot give files to it; "
-            "set fsGroup or supplementalGroups, or volume.group"
+            f"the agent (uid {os.geteuid()}) is not a member of group {group}, so it cannot give files to it;"
+            " set fsGroup or supplementalGroups, or volume.group"
         )
 
 
 def target_group(settings: VolumeSettings, info: os.stat_result) -> int:
-    """Return the group id that files get: the configured one, else that of the volume's root (the fsGroup)."""
+    """Return the id of the files' group: the configured one, else that of the volume's root (the fsGroup)."""
     match settings.group:
         case None:
             return info.st_gid
@@ -113,21 +117,18 @@ def target_group(settings: VolumeSettings, info: os.stat_result) -> int:
             return number
         case name:
             # Looked up here only: a configured number must not need a group database in the image.
-            import grp  # noqa: PLC0415
+            import grp
 
             return grp.getgrnam(name).gr_gid
 
 
-def _looks_like_empty_dir(mount: Mount | None) -> bool:
-    return mount is not None and mount.file_system in _MEMORY_FILE_SYSTEMS
-
-
 def _mounts() -> Iterator[tuple[str, Mount]]:
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        # Mount points are bytes that may be anything but a newline.
+        text = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
     except OSError:
         return
-    for line in lines:
+    for line in text.rstrip("\n").split("\n"):
         before, _, after = line.partition(" - ")
         _, _, device, root, point, *_ = before.split(" ")
         file_system, _, options = after.split(" ", 2)
@@ -136,7 +137,7 @@ def _mounts() -> Iterator[tuple[str, Mount]]:
 
 def _unescape(text: str) -> str:
     # mountinfo writes space, tab, newline and backslash as \ooo.
-    return text.encode().decode("unicode_escape") if "\\" in text else text
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def _has_swap() -> bool:
