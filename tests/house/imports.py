@@ -13,7 +13,7 @@ _BY_NAME = {"__import__", "import_module", "find_spec"}
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One import of the top-level package ``name``; ``lazy`` if it runs only when a function is called."""
+    """One import of the top-level package ``name``; ``lazy`` if importing the module does not run it."""
 
     name: str
     line: int
@@ -21,7 +21,7 @@ class Import:
 
 
 def find_imports(source: str) -> list[Import]:
-    """Return all imports of ``source``; type-checking blocks count, since stubs are dependencies too."""
+    """Return all imports of ``source``, in order, but those that cannot leave its own package."""
     return list(_walk(ast.parse(source), lazy=False))
 
 
@@ -36,12 +36,25 @@ def _walk(node: ast.AST, *, lazy: bool) -> Iterator[Import]:
                 yield Import(_top(module), node.lineno, lazy)
         case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called), args=[argument, *_]):
             if called in _BY_NAME:
-                # A name that is computed cannot be judged from the text, hence is nothing to allow.
-                name = ast.literal_eval(argument) if isinstance(argument, ast.Constant) else "<computed>"
-                yield Import(_top(name), node.lineno, lazy)
+                yield from (Import(_top(name), node.lineno, lazy) for name in _named(argument))
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            lazy = True
     inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     for child in ast.iter_child_nodes(node):
         yield from _walk(child, lazy=inside)
+
+
+def _named(argument: ast.expr) -> list[str]:
+    match argument:
+        case ast.Constant(value=str(name)):
+            return [name]
+        case ast.JoinedStr(
+            values=[ast.FormattedValue(value=ast.Name(id="__name__")), ast.Constant(value=rest), *_]
+        ):
+            return [] if str(rest).startswith(".") else ["<computed>"]
+        case _:
+            # A name that is computed cannot be judged from the text, hence is nothing to allow.
+            return ["<computed>"]
 
 
 def _top(module: str) -> str:

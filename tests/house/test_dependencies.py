@@ -61,12 +61,14 @@ print(*sorted({"boto3", "botocore", "google", "grpc", "hvac", "requests"} & sys.
         pytest.param("from boto3.session import Session", [("boto3", False)], id="from"),
         pytest.param("def f():\n    import hvac", [("hvac", True)], id="function"),
         pytest.param("class A:\n    import hvac", [("hvac", False)], id="class body runs at import"),
-        pytest.param("if TYPE_CHECKING:\n    import hvac", [("hvac", False)], id="type checking"),
+        pytest.param("if TYPE_CHECKING:\n    import hvac", [("hvac", True)], id="type checking"),
         pytest.param("try:\n    import hvac\nexcept ImportError:\n    pass", [("hvac", False)], id="try"),
         pytest.param("importlib.import_module('hvac.api')", [("hvac", False)], id="by name"),
         pytest.param("f = lambda: __import__('hvac')", [("hvac", True)], id="dunder"),
         pytest.param("import_module(name)", [("<computed>", False)], id="computed"),
         pytest.param("from . import layout", [], id="relative"),
+        pytest.param("import_module(f'{__name__}.{part}')", [], id="own package"),
+        pytest.param("import_module(f'{__name__}x')", [("<computed>", False)], id="beside the own package"),
     ],
 )
 def test_no_import_hides(source: str, expected: list[tuple[str, bool]]) -> None:
