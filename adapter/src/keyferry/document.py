@@ -1,20 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads typed fields out of a parsed JSON object, with the place in each error and never a value.
+"""Parses JSON and reads typed fields out of it, with the place in each error and never a value.
 
-Unknown fields are ignored; what is asked for must be there and of its type.
+Rules:
+
+- Only JSON as RFC 8259 has it: no NaN, no name twice in one object, no half of a surrogate pair.
+- Unknown fields are ignored; what is asked for must be there and of its type.
+- Whatever the bytes are, nothing but ``DocumentError`` comes out.
 """
 
+import json
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
+from keyferry.errors import KeyferryError
 from keyferry.times import parse_time
 
 T = TypeVar("T")
 C = TypeVar("C", bound=str)
 
+_NOT_JSON: Final = object()
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-class DocumentError(ValueError):
+
+class DocumentError(KeyferryError, ValueError):
     """A JSON document lacks a field or has one of the wrong type. The message never holds a value."""
+
+
+def parse_object(data: bytes, place: str) -> "Fields":
+    """Return the fields of the JSON object that ``data`` holds; ``place`` names it in errors."""
+    try:
+        document = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+    # RecursionError: brackets can be nested deeper than the parser goes.
+    except (ValueError, RecursionError):
+        document = _NOT_JSON
+    # Raised out here, since a JSONDecodeError carries the whole document.
+    if document is _NOT_JSON:
+        message = f"{place} is not JSON"
+        raise DocumentError(message)
+    return Fields(document, place)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        message = "a name appears twice, and readers would disagree about which counts"
+        raise ValueError(message)
+    return document
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 class Fields:
@@ -32,7 +69,7 @@ class Fields:
 
     def text(self, name: str) -> str:
         """Return a string."""
-        return self._typed(name, str, "a string")
+        return self._unicode(name, self._typed(name, str, "a string"))
 
     def integer(self, name: str) -> int:
         """Return a whole number."""
@@ -40,8 +77,15 @@ class Fields:
 
     def number(self, name: str) -> float:
         """Return a number."""
-        value = self._typed(name, (int, float), "a number")
-        return float(value)
+        kind = int if isinstance(self.document.get(name), int) else float
+        value = self._typed(name, kind, "a number")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            self.fail(name, "is too large a number")
+        return number
 
     def flag(self, name: str) -> bool:
         """Return true or false."""
@@ -52,20 +96,18 @@ class Fields:
 
     def time(self, name: str) -> float:
         """Return an RFC 3339 time as Unix seconds."""
+        text = self.text(name)
         try:
-            return parse_time(self.text(name))
-        except ValueError as error:
-            if isinstance(error, DocumentError):
-                raise
+            return parse_time(text)
+        except ValueError:
             self.fail(name, "is not an RFC 3339 time such as 2026-01-31T08:15:00.000Z")
 
     def choice(self, name: str, allowed: Sequence[C]) -> C:
         """Return a string that is one of ``allowed``."""
         value = self.text(name)
-        for choice in allowed:
-            if choice == value:
-                return choice
-        self.fail(name, f"is not one of {', '.join(allowed)}")
+        if value not in allowed:
+            self.fail(name, f"is not one of {', '.join(allowed)}")
+        return next(choice for choice in allowed if choice == value)
 
     def optional(self, name: str, read: Callable[[str], T]) -> T | None:
         """Return what ``read`` makes of the field, or ``None`` where it is absent or null."""
@@ -76,7 +118,7 @@ class Fields:
         for index, item in enumerate(self._typed(name, list, "a list")):
             if not isinstance(item, str):
                 self.fail(f"{name}[{index}]", "is not a string")
-            yield item
+            yield self._unicode(f"{name}[{index}]", item)
 
     def object(self, name: str) -> "Fields":
         """Return the object in this field."""
@@ -96,7 +138,13 @@ class Fields:
     def _place(self, name: str) -> str:
         return f"{self.place}.{name}" if ": " in self.place else f"{self.place}: {name}"
 
-    def _typed(self, name: str, kind: type[Any] | tuple[type[Any], ...], noun: str) -> Any:
+    def _unicode(self, name: str, text: str) -> str:
+        # JSON can escape half of a surrogate pair, which no encoder accepts later on.
+        if _SURROGATE.search(text):
+            self.fail(name, "is not Unicode text: it has half of a surrogate pair")
+        return text
+
+    def _typed(self, name: str, kind: type[T], noun: str) -> T:
         value = self.document.get(name)
         # JSON's true is an int to Python, but no number to anybody else.
         if not isinstance(value, kind) or isinstance(value, bool):

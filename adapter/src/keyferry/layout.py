@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from keyferry.document import DocumentError, Fields
+from keyferry.document import Fields, parse_object
 from keyferry.material import ENCODINGS, Encoding, Material
 from keyferry.times import format_time
 
@@ -98,6 +98,15 @@ def state(index: int, active: int) -> State:
     return "pre-active" if index > active else "deactivated"
 
 
+def states(versions: Sequence[Version], now: float) -> tuple[State, ...]:
+    """Return each version's state at ``now``; one that never activates is deactivated wherever it stands."""
+    active = active_index(versions, now)
+    return tuple(
+        "deactivated" if version.activates_at is None else state(index, active)
+        for index, version in enumerate(versions)
+    )
+
+
 def next_activation(versions: Sequence[Version], now: float) -> float | None:
     """Return when the clock alone makes another version active, or ``None`` if it never will."""
     later = versions[active_index(versions, now) + 1 :]
@@ -122,19 +131,15 @@ def serialize(generation: Generation) -> bytes:
 
 def parse(data: bytes) -> Generation:
     """Return the generation that keyring.json holds; ``DocumentError`` says where it breaks the contract."""
-    try:
-        document = json.loads(data)
-    except ValueError:
-        # `from None`: a JSONDecodeError carries the whole document.
-        message = f"{KEYRING_FILE} is not JSON"
-        raise DocumentError(message) from None
-    root = Fields(document, KEYRING_FILE)
+    root = parse_object(data, KEYRING_FILE)
     match = _SCHEMA.fullmatch(root.text("schema"))
     if match is None:
         root.fail("schema", f"is not {SCHEMA}: this is not a keyferry volume")
     if match[1] != "1":
         root.fail("schema", f"is keyferry/v{match[1]}, newer than this reader (v1): upgrade keyferry here")
     keys = root.object("keys")
+    if not all(map(is_key_name, keys.document)):
+        root.fail("keys", "has a name that cannot be a key's")
     return Generation(
         number=root.integer("generation"),
         published_at=root.time("published_at"),
@@ -204,6 +209,5 @@ def _material(fields: Fields) -> Material:
     try:
         return Material(base64.b64decode(text, validate=True), binary=True)
     except ValueError:
-        # `from None`: the library's error may quote the text.
-        message = f"{fields.place}: material is not base64, as binary: true says"
-        raise DocumentError(message) from None
+        # The library's error is not chained to: it may quote the text.
+        fields.fail("material", "is not base64, as binary: true says")

@@ -4,9 +4,10 @@
 Rules:
 
 - Material never shows itself: ``repr``, ``str`` and ``format`` are censored, pickling is refused.
-- Decoding is strict and total. Whatever is not exactly the declared encoding is an error; no character is
-  ever dropped, so two different texts never decode to the same bytes.
-- An error says what is wrong and where, never what the text is.
+- Decoding is strict and total. Whatever is not exactly the declared encoding is an error and no character is
+  ever dropped: texts that decode to the same bytes differ in padding or in the case of hex digits at most.
+- An error says what is wrong and where, never what the text is. No frame that it passed holds the value
+  either, since some error reporters upload the variables of every frame.
 """
 
 import base64
@@ -14,6 +15,8 @@ import binascii
 import hashlib
 import hmac
 from typing import Final, Literal, NoReturn, get_args
+
+from keyferry.errors import KeyferryError
 
 Encoding = Literal["text", "base64", "base64url", "hex", "binary"]
 ENCODINGS: Final[tuple[Encoding, ...]] = get_args(Encoding)
@@ -24,7 +27,7 @@ FINGERPRINT_MIN_BYTES: Final = 16
 _FINGERPRINT_DOMAIN: Final = b"keyferry-fingerprint-v1\0"
 
 
-class InvalidMaterialError(ValueError):
+class InvalidMaterialError(KeyferryError, ValueError):
     """The value is not what its encoding or length says. The message never holds the value."""
 
 
@@ -84,23 +87,12 @@ def decode(material: Material, encoding: Encoding, length: int | None = None) ->
     ``base64`` is section 4 and wants its padding; ``text`` is UTF-8; ``length`` counts decoded bytes.
     Raises ``InvalidMaterialError`` for anything else, for an empty value and for one of zero bytes only.
     """
-    if encoding == "binary" or material.binary:
-        if encoding != "binary":
-            message = f"the provider's value is binary, but the encoding is {encoding}; use encoding: binary"
-            raise InvalidMaterialError(message)
-        decoded = material.raw
-    else:
-        decoded = _decode_text(material.text, encoding)
-    if not decoded:
-        message = "the value is empty"
-        raise InvalidMaterialError(message)
-    if not any(decoded):
-        message = f"the value is {len(decoded)} zero bytes, which is no key"
-        raise InvalidMaterialError(message)
-    if length is not None and len(decoded) != length:
-        message = f"the value is {len(decoded)} bytes long after decoding as {encoding}, not {length}"
-        raise InvalidMaterialError(message)
-    return decoded
+    try:
+        return _checked(_decoded(material, encoding), encoding, length)
+    except InvalidMaterialError as error:
+        problem = str(error)
+    # A new error, raised out here: the old one's frames hold the value.
+    raise InvalidMaterialError(problem)
 
 
 def fingerprint(material: Material, decoded_size: int) -> str:
@@ -113,20 +105,35 @@ def fingerprint(material: Material, decoded_size: int) -> str:
     return "sha256:" + hashlib.sha256(_FINGERPRINT_DOMAIN + material.raw).hexdigest()[:16]
 
 
-def _decode_text(text: str, encoding: Encoding) -> bytes:
+def _checked(decoded: bytes, encoding: Encoding, length: int | None) -> bytes:
+    if not decoded:
+        message = "the value is empty"
+    elif not any(decoded):
+        message = f"the value is {len(decoded)} zero bytes, which is no key"
+    elif length is not None and len(decoded) != length:
+        message = f"the value is {len(decoded)} bytes long after decoding as {encoding}, not {length}"
+    else:
+        return decoded
+    raise InvalidMaterialError(message)
+
+
+def _decoded(material: Material, encoding: Encoding) -> bytes:
+    if encoding == "binary":
+        return material.raw
+    if material.binary:
+        message = f"the provider's value is binary, but the encoding is {encoding}; use encoding: binary"
+        raise InvalidMaterialError(message)
     if encoding == "text":
-        return text.encode()
+        return material.raw
+    text = material.text
     if text != text.strip():
         message = f"white space around the value; {encoding} has none (was it written with a newline?)"
         raise InvalidMaterialError(message)
     try:
-        if encoding == "hex":
-            return binascii.unhexlify(text)
-        return _decode_base64(text, encoding)
-    except ValueError as error:
-        if isinstance(error, InvalidMaterialError):
-            raise
-        # `from None`: the library's error may quote the text.
+        return binascii.unhexlify(text) if encoding == "hex" else _decode_base64(text, encoding)
+    except InvalidMaterialError:
+        raise
+    except ValueError:
         message = f"not valid {encoding}"
         raise InvalidMaterialError(message) from None
 

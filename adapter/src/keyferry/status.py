@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
-from keyferry.document import DocumentError, Fields
+from keyferry.document import Fields, parse_object
 from keyferry.layout import STATUS_FILE
 from keyferry.times import format_time
 
@@ -37,7 +37,8 @@ class Skipped:
 class KeyStatus:
     """What the agent knows of one key.
 
-    ``outcome`` and ``reason`` tell the last attempt; ``failures`` counts those in a row.
+    ``outcome`` and ``reason`` tell the last attempt; ``failures`` counts those in a row. An attempt's time is
+    when it began: what it brought is true as of then.
     ``last_success_boottime`` is CLOCK_BOOTTIME seconds. ``unstaged`` says why rotations cannot be staged.
     """
 
@@ -82,12 +83,7 @@ def serialize_status(status: Status) -> bytes:
 
 def parse_status(data: bytes) -> Status:
     """Return the heartbeat that status.json holds; ``DocumentError`` if it is none."""
-    try:
-        document = json.loads(data)
-    except ValueError as error:
-        message = f"{STATUS_FILE} is not JSON"
-        raise DocumentError(message) from error
-    root = Fields(document, STATUS_FILE)
+    root = parse_object(data, STATUS_FILE)
     root.choice("schema", (STATUS_SCHEMA,))
     keys = root.object("keys")
     return Status(

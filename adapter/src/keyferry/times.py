@@ -20,7 +20,7 @@ def to_millis(seconds: float) -> float:
 def format_time(seconds: float) -> str:
     """Return Unix seconds as text, e.g. ``2026-01-31T08:15:00.250Z``."""
     moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str) -> float:
