@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A key in the KV engine, version 1 or 2, of HashiCorp Vault or OpenBao.
+
+Rules:
+
+- Versions are KV v2's own numbers, in their order. The metadata is read first; values only of versions that
+  the agent does not hold, or whose creation time shows that the secret was deleted and made anew.
+- Where the policy forbids the metadata, values are read instead: the current one, then earlier ones down to
+  the first that the agent holds. A warning names the policy line that is missing.
+- A refused read leads to one fresh login and one more try; then it is denied.
+- The mount and the KV version are asked for, else found by trying, and remembered once a read worked.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
+from agent.offer import Known, Offer, Offered
+from agent.providers.values import field_material, unversioned
+from agent.providers.vault_kv import (
+    Place,
+    gone,
+    place_below,
+    place_of_mount,
+    refusal,
+    stated_activations,
+)
+from agent.providers.vault_session import VaultSession
+from agent.settings import KeySettings, VaultSource
+from keyferry.document import DocumentError, Fields
+
+_V1_UNSTAGED: Final = "KV version 1 keeps no earlier version; enable versioning (KV version 2)"
+_V2_UNSTAGED: Final = "the secret's max_versions is 1, so Vault keeps no earlier version; raise it"
+
+
+class VaultProvider:
+    """One field of one KV secret."""
+
+    def __init__(self, key: KeySettings, source: VaultSource, timeout: float) -> None:
+        """Keep where ``key`` is; nothing is contacted yet."""
+        self._key = key
+        self._source = source
+        self._session = VaultSession(source, timeout)
+        self._place: Place | None = None
+
+    def fetch(self, known: Known) -> Offer:
+        """Return the secret's versions; log in once more if the first try is refused."""
+        try:
+            self._session.begin()
+            try:
+                offer = self._read(known)
+            except DeniedError:
+                if self._session.fresh:
+                    raise
+                self._session.log_in()
+                offer = self._read(known)
+        except DocumentError as error:
+            message = f"{error}; Vault at {self._source.address} does not answer as Vault and OpenBao do"
+            raise UnavailableError(message) from None
+        wishes = [wish for wish in (offer.ttl_seconds, self._session.renewal_seconds) if wish is not None]
+        return replace(
+            offer,
+            ttl_seconds=min(wishes, default=None),
+            warnings=(*offer.warnings, *self._session.warnings),
+        )
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._session.close()
+
+    def _read(self, known: Known) -> Offer:
+        """Read at the known place, or else at each possible one; the first one's error is the telling one."""
+        failure: RefreshError | None = None
+        places = [self._place] if self._place else self._possible_places()
+        self._place = None  # an engine can be moved or upgraded: after a failure it is looked for again
+        for place in places:
+            try:
+                offer = self._read_v1(place) if place.kv_version == 1 else self._read_v2(place, known)
+            except (DeniedError, MissingError) as error:
+                failure = failure or error
+            else:
+                self._place = place
+                return offer
+        raise failure or AssertionError
+
+    def _possible_places(self) -> list[Place]:
+        path, kv_version = self._source.path.strip("/"), self._source.kv_version
+        answer = self._session.read(f"sys/internal/ui/mounts/{path}")
+        if answer.ok:
+            return [place_of_mount(answer.data, path, kv_version)]
+        # Not everybody may ask. Most engines are version 2, and most mounts have no slash in their name.
+        mount = path.partition("/")[0]
+        return (
+            [place_below(mount, path, kv_version)]
+            if kv_version
+            else [
+                place_below(mount, path, 2),
+                place_below(mount, path, 1),
+            ]
+        )
+
+    def _read_v1(self, place: Place) -> Offer:
+        answer = self._session.read(place.api("data"))
+        if not answer.ok:
+            raise refusal(place, answer)
+        secret = f"secret {place}"
+        data = answer.data.document
+        material = field_material(data, self._source.field, secret)
+        # Without a ttl of its own, lease_duration is the mount's default and says nothing of the key.
+        ttl = answer.document.get("lease_duration") if "ttl" in data else None
+        return unversioned(material, self._key, secret, unstaged=_V1_UNSTAGED, ttl_seconds=ttl)
+
+    def _read_v2(self, place: Place, known: Known) -> Offer:
+        answer = self._session.read(place.api("metadata"))
+        if answer.refused:
+            return self._read_v2_values(place, known)
+        if not answer.ok:
+            raise refusal(place, answer)
+        metadata = answer.data
+        activations, warnings = stated_activations(metadata.document.get("custom_metadata") or {})
+        versions = metadata.object("versions")
+        numbers = sorted(versions.document, key=int)
+        offered = [self._offered(place, number, versions.object(number), known) for number in numbers]
+        # max_versions is 0 where the mount's own setting rules, which few may read: then the history tells.
+        keeps_one = metadata.document.get("max_versions") == 1 or (len(numbers) == 1 and numbers != ["1"])
+        return Offer(
+            tuple(replace(version, activates_at=activations.get(version.id)) for version in offered),
+            unstaged=_V2_UNSTAGED if keeps_one else None,
+            warnings=warnings,
+        )
+
+    def _offered(self, place: Place, number: str, metadata: Fields, known: Known) -> Offered:
+        offered = Offered(number, metadata.time("created_time"), gone(place, number, metadata), number == "1")
+        if offered.material is not None or _is_held(offered, known):
+            return offered
+        try:
+            read = self._value(place, number)
+        except MissingError as error:  # it left between the two reads
+            return replace(offered, material=error)
+        if read.created_at != offered.created_at:
+            message = f"secret {place} was made anew while it was being read; the next refresh sees it whole"
+            raise UnavailableError(message)
+        return read
+
+    def _read_v2_values(self, place: Place, known: Known) -> Offer:
+        warning = (
+            "the policy forbids to read the secret's metadata: each refresh reads the value, and an earlier "
+            f"version's deletion goes unseen; add: {place.grant('metadata')}"
+        )
+        return Offer(tuple(self._values_downwards(place, known))[::-1], warnings=(warning,))
+
+    def _values_downwards(self, place: Place, known: Known) -> Iterator[Offered]:
+        newest = self._value(place)
+        yield newest
+        # A held version that is the same still proves that the secret was not made anew: so are those before.
+        same = _is_held(newest, known)
+        for number in map(str, range(int(newest.id) - 1, 0, -1)):
+            if same and number in known:
+                yield Offered(number, known[number], None, number == "1")
+                continue
+            try:
+                earlier = self._value(place, number)
+            except MissingError:
+                return  # beyond max_versions, as is everything before it
+            yield earlier
+            same = same or _is_held(earlier, known)
+
+    def _value(self, place: Place, number: str = "0") -> Offered:
+        """Return a version (0: the newest) and its value or why it has none; raise if there is none such."""
+        answer = self._session.read(place.api("data"), {"version": number})
+        # A deleted version answers 404 as well, but with its metadata.
+        if not answer.ok and answer.document.get("data") is None:
+            raise refusal(place, answer)
+        metadata = answer.data.object("metadata")
+        number = str(metadata.integer("version"))
+        offered = Offered(number, metadata.time("created_time"), gone(place, number, metadata), number == "1")
+        if offered.material is not None:
+            return offered
+        try:
+            data = answer.data.object("data").document
+            material = field_material(data, self._source.field, f"version {number} of secret {place}")
+        except MalformedError as error:
+            return replace(offered, material=error)
+        return replace(offered, material=material)
+
+
+def _is_held(offered: Offered, known: Known) -> bool:
+    return offered.id in known and known[offered.id] == offered.created_at

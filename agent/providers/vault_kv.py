@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Vault's KV engine says, read without I/O: where a secret is, and what an answer means for the key.
+
+- A path is taken as people write it: with the mount, and with or without KV v2's ``data/`` after it. A secret
+  that is really called ``data/...`` below a v2 mount needs the ``data/`` twice.
+- The class of a refusal follows from the status alone.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
+from agent.providers.vault_http import Answer
+from keyferry.document import Fields
+from keyferry.times import parse_time
+
+# Written by `rotate --activate`: the source's own word on when a version activates (RFC 3339).
+ACTIVATES_PREFIX: Final = "keyferry-activates-"
+
+KvVersion = Literal[1, 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a secret is: the KV engine's version, its mount and the path below it."""
+
+    kv_version: KvVersion
+    mount: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.mount}/{self.path}"
+
+    def api(self, kind: Literal["data", "metadata"]) -> str:
+        """Return the API's path of the value or the metadata; KV v1 has only the value."""
+        return f"{self.mount}/{kind}/{self.path}" if self.kv_version == 2 else str(self)  # noqa: PLR2004
+
+    def grant(self, kind: Literal["data", "metadata"]) -> str:
+        """Return the policy line that allows to read it."""
+        return f'path "{self.api(kind)}" {{ capabilities = ["read"] }}'
+
+
+def place_below(mount: str, path: str, kv_version: KvVersion) -> Place:
+    """Return where ``path``, as it is configured, lies below ``mount``."""
+    below = path.removeprefix(mount).strip("/")
+    if kv_version == 2:  # noqa: PLR2004 - KV's own number
+        below = below.removeprefix("data/")
+    if not below:
+        message = f"path {path!r} names only the mount; add the secret's path below it"
+        raise MalformedError(message)
+    return Place(kv_version, mount, below)
+
+
+def place_of_mount(mounts: Fields, path: str, kv_version: KvVersion | None) -> Place:
+    """Return the place by the server's answer about ``path``; a configured ``kv_version`` overrides it."""
+    mount = mounts.text("path").strip("/")
+    engine = mounts.text("type")
+    if engine not in ("kv", "generic"):
+        message = f"{mount}/ is a {engine} engine, not KV; check the key's path"
+        raise MalformedError(message)
+    options = mounts.document.get("options") or {}
+    return place_below(mount, path, kv_version or (2 if options.get("version") == "2" else 1))
+
+
+def refusal(place: Place, answer: Answer) -> RefreshError:
+    """Return what an answer that is no success means for the value at ``place``."""
+    if answer.refused:
+        message = f"Vault refuses to read secret {place}; the token's policy needs: {place.grant('data')}"
+        return DeniedError(message)
+    if answer.status == 404:  # noqa: PLR2004 - Not Found
+        engine = f"a KV version {place.kv_version} engine"
+        return MissingError(f"Vault has no secret {place} in {engine}; check the key's path, or create it")
+    return UnavailableError(f"Vault answers {answer.status} to a read of secret {place}")
+
+
+def gone(place: Place, number: str, metadata: Fields) -> MissingError | None:
+    """Return why version ``number`` can no longer be read, ``None`` if it can."""
+    if metadata.flag("destroyed"):
+        return MissingError(f"version {number} of secret {place} was destroyed")
+    # A time to come is delete_version_after's: until then the version is as good as any.
+    if metadata.document.get("deletion_time") and metadata.time("deletion_time") <= time.time():
+        return MissingError(f"version {number} of secret {place} was deleted; `kv undelete` brings it back")
+    return None
+
+
+def stated_activations(custom_metadata: Mapping[str, str]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return when versions activate by the secret's custom metadata, and warnings about what is no time."""
+    times: dict[str, float] = {}
+    warnings: list[str] = []
+    for name, text in custom_metadata.items():
+        if not name.startswith(ACTIVATES_PREFIX):
+            continue
+        try:
+            times[name.removeprefix(ACTIVATES_PREFIX)] = parse_time(text)
+        except ValueError:
+            warnings.append(f"custom metadata {name} is ignored: not a time such as 2026-01-31T08:15:00Z")
+    return times, tuple(warnings)
