@@ -11,21 +11,19 @@ Rules:
 - No file is read here but those that the expansion is asked for.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType
 from typing import Any, Final, TypeVar
 
 from agent.expansion import Expanded, ExpansionError
-from agent.parsing import Kind, WrongValueError
+from agent.kinds import Kind
+from agent.parsing import WrongValueError
+from agent.problems import Problem, join, shown_name, shown_value
 from agent.settings import KeySettings, Settings
-from agent.sources import SOURCES, About, Checked, Problem
+from agent.sources import SOURCES
+from agent.sources.base import About, Checked
 from keyferry.layout import is_key_name
-
-_SETTING_NAME: Final = r"[A-Za-z_][A-Za-z0-9_-]{0,31}"
-_MAX_SHOWN: Final = 60
 
 _KEYS: Final = "keys"
 _PROVIDER: Final = "provider"
@@ -69,8 +67,7 @@ class Binder:
         self.warnings.append(self._sentence(problem))
 
     def _sentence(self, problem: Problem) -> str:
-        place = self._names.get(problem.place, problem.place)
-        return f"{place}: {problem.wrong}; allowed: {problem.allowed}; {problem.remedy}"
+        return str(problem._replace(place=self._names.get(problem.place, problem.place)))
 
     def bind(self, tree: object) -> dict[str, Any]:
         """Return the sections that are right by themselves, and under ``keys`` the keys that are."""
@@ -88,9 +85,8 @@ class Binder:
         keys = {}
         for name, key_tree in given.items():
             if not is_key_name(name):
-                shown = _shorten(json.dumps(name, ensure_ascii=False))
                 allowed = "1 to 63 letters, digits and . _ -, a letter, digit or _ first; not keyring.json"
-                self.complain(Problem(_KEYS, f"{shown} cannot name a key", allowed, "rename it"))
+                self.complain(Problem(_KEYS, f"{shown_value(name)} cannot name a key", allowed, "rename it"))
             elif (key := self._key(name, key_tree)) is not None:
                 keys[name] = key
         return keys
@@ -124,16 +120,16 @@ class Binder:
         """Return the settings completed, after telling what is wrong between them."""
         settings = settings.completed(self._environ)
         for problem in settings.problems():
-            self.complain(problem._replace(place=f"{place}.{problem.place}"))
+            self.complain(problem.below(place))
         for warning in settings.warnings():
-            self.warn(warning._replace(place=f"{place}.{warning.place}"))
+            self.warn(warning.below(place))
         return settings
 
     def _values(self, cls: type[Any], given: Mapping[str, object], place: str) -> dict[str, Any]:
         values = {}
         for field in fields(cls):
             name = _name(field)
-            inside = f"{place}.{name}".lstrip(".")
+            inside = join(place, name)
             if is_dataclass(field.type) and isinstance(field.type, type):
                 if (section := self._section(field.type, given.get(name), inside)) is not None:
                     values[field.name] = section
@@ -195,14 +191,13 @@ class Binder:
         for name in given:
             if name in known:
                 continue
-            shown = name if re.fullmatch(_SETTING_NAME, name) else "(a name that is not shown)"
             owners = [other for other, source in SOURCES.items() if provider and name in _names(source)]
             if owners:
                 wrong = f"is a setting of provider {' and '.join(owners)}, not of {provider}"
                 remedy = "remove it, or choose another provider"
             else:
                 wrong, remedy = "is not a setting", _guess(name, known)
-            self.complain(Problem(f"{place}.{shown}".lstrip("."), wrong, ", ".join(known), remedy))
+            self.complain(Problem(join(place, shown_name(name)), wrong, ", ".join(known), remedy))
 
 
 class _ProblemError(Exception):
@@ -238,11 +233,7 @@ def _guess(name: str, known: tuple[str, ...]) -> str:
 def _shown(value: object, text: str, kind: Kind) -> str:
     if kind.secret or isinstance(text, Expanded):
         return "the value (not shown)"
-    return _shorten(json.dumps(value, ensure_ascii=False))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+    return shown_value(value)
 
 
 def _describe(value: object, kind: Kind | None) -> str:

@@ -11,7 +11,9 @@ Rules:
 
 from collections.abc import Iterator, Mapping
 
-from agent.parsing import SHARE, format_duration
+from agent.kinds import SHARE
+from agent.parsing import format_duration
+from agent.problems import Problem
 from agent.schedule import MOUNT_DELAY_SECONDS, bound, longest_gap
 from agent.settings import (
     KeySettings,
@@ -20,7 +22,6 @@ from agent.settings import (
     RotationSettings,
     VolumeSettings,
 )
-from agent.sources import Problem
 from keyferry.layout import CHECK_INTERVAL_SECONDS
 from keyferry.times import to_millis
 

@@ -9,18 +9,16 @@ Rules:
 - What the names mean is ``agent.binding``'s.
 """
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.sources import Problem
+from agent.problems import Problem, join, shown_name
 
 if TYPE_CHECKING:
     from yaml import Node
 
 # agent.yaml needs 4. libyaml recurses in C, and too deep a file would take the process with it.
 _MAX_DEPTH: Final = 32
-_SETTING_NAME: Final = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
 
 
 class NotYamlError(ValueError):
@@ -80,8 +78,7 @@ def _duplicates(node: "Node | None", place: str, seen: set[int]) -> Iterator[Pro
             continue
         name_node, value_node = item
         name = name_node.value if isinstance(name_node.value, str) else ""
-        shown = name if re.fullmatch(_SETTING_NAME, name) else "(a name that is not shown)"
-        inside = f"{place}.{shown}".lstrip(".")
+        inside = join(place, shown_name(name))
         line = name_node.start_mark.line + 1
         if lines.setdefault(name, line) != line:
             wrong = f"stands on line {lines[name]} and again on line {line}"

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from agent.problems import shown_value
+
 _REFERENCE: Final = r"\$?\$\{(?:([^{}]*)\})?"
 _FILE: Final = "file:"
 
@@ -74,10 +76,10 @@ class Expander:
             data = read_file(path)
             text = data.decode()
         except OSError as error:
-            message = f"names ${{{_FILE}{path}}}, which cannot be read: {error.strerror}"
+            message = f"names the file {shown_value(str(path))}, which cannot be read: {error.strerror}"
             raise ExpansionError(message, "let the agent read it, or correct the path") from None
         except ValueError:
-            message = f"names ${{{_FILE}{path}}}, which is not UTF-8 text"
+            message = f"names the file {shown_value(str(path))}, which is not UTF-8 text"
             raise ExpansionError(message, "correct the path") from None
         self.files.append(path)
         return text.removesuffix("\n").removesuffix("\r")

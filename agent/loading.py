@@ -9,7 +9,7 @@ Rules:
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,7 @@ class Loaded:
     settings: Settings
     warnings: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
-    text: bytes | None = None
+    text: bytes | None = field(default=None, repr=False)  # it may hold credentials
 
 
 def load(config_path: Path | None, environ: Mapping[str, str]) -> Loaded:
@@ -114,9 +114,9 @@ def _restart_reasons(old: Settings, new: Settings) -> Iterator[str]:
     for section in ("volume", "http"):
         before, after = getattr(old, section), getattr(new, section)
         changed = dict.fromkeys(
-            field.metadata["about"].name or field.name
-            for field in fields(before)
-            if getattr(before, field.name) != getattr(after, field.name)
+            setting.metadata["about"].name or setting.name
+            for setting in fields(before)
+            if getattr(before, setting.name) != getattr(after, setting.name)
         )
         for name in changed:
             yield f"{section}.{name} changed, and a running agent cannot follow; restart the pod, or undo it"

@@ -14,16 +14,12 @@ from dataclasses import field as setting
 from pathlib import Path
 from typing import Literal, get_args
 
-from agent.parsing import FLAG, GROUP, LISTEN_HOST, LISTEN_PORT, MODE, PATH, SHARE, choice, duration, whole
-from agent.sources import (
-    SOURCES,
-    EnvSource,
-    FileSource,
-    Source,
-    VaultAuth,
-    VaultSource,
-    about,
-)
+from agent.kinds import FLAG, GROUP, LISTEN_HOST, LISTEN_PORT, MODE, PATH, SHARE, choice, duration, whole
+from agent.sources import SOURCES, Source
+from agent.sources.base import about
+from agent.sources.env import EnvSource
+from agent.sources.file import FileSource
+from agent.sources.vault import VaultAuth, VaultSource
 from keyferry.layout import DEFAULT_PATH
 from keyferry.material import ENCODINGS, Encoding
 

@@ -1,175 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a key can come from: one frozen dataclass a provider, and the table of them.
+"""The settings of provider ``vault``, and of its login."""
 
-Rules:
-
-- Adding a provider is one dataclass and one line in ``SOURCES``; binding, the reference and the digest of a
-  source follow from its fields' ``about``.
-- ``identity`` marks the settings that say which secret it is. Credentials are never among them: they change,
-  and the key stays the same key.
-- What one field cannot know alone, ``problems`` tells: pure, all at once, and never a value.
-- No file is read and no server asked here.
-"""
-
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from dataclasses import field as setting  # a source's own setting is called `field`
+from dataclasses import field as setting  # the source has a setting called `field`
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self, get_args
+from typing import Final, Literal, Self, get_args
 
-from agent.parsing import (
-    ADDRESS,
-    FLAG,
-    PATH,
-    SECRET,
-    STORE_PATH,
-    TEXT,
-    VARIABLE,
-    Kind,
-    choice,
-)
+from agent.kinds import ADDRESS, FLAG, PATH, SECRET, STORE_PATH, TEXT, choice
+from agent.problems import Problem
+from agent.sources.base import BaseSource, Checked, about
 
 SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
-Format = Literal["raw", "json", "keyring"]
 AuthMethod = Literal["token", "approle", "kubernetes", "jwt"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What is told of a setting: its kind, its meaning, and why its default is what it is.
-
-    ``name`` is the one in agent.yaml where it differs from the field's; two fields may read one setting.
-    """
-
-    kind: Kind
-    meaning: str
-    why: str = ""
-    name: str | None = None
-    identity: bool = False
-
-
-class Problem(NamedTuple):
-    """One thing wrong with the settings at ``place``, which is relative to whoever tells it."""
-
-    place: str
-    wrong: str
-    allowed: str
-    remedy: str
-
-
-def about(
-    kind: Kind, meaning: str, *, why: str = "", name: str | None = None, identity: bool = False
-) -> dict[str, About]:
-    """Return a field's metadata."""
-    return {"about": About(kind=kind, meaning=meaning, why=why, name=name, identity=identity)}
-
-
-class Checked:
-    """Settings that know what must hold between them."""
-
-    __slots__ = ()
-
-    def completed(self, _environ: Mapping[str, str], /) -> Self:
-        """Return them with the defaults that depend on other settings or the environment."""
-        return self
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong between them."""
-        yield from ()
-
-    def warnings(self) -> Iterator[Problem]:
-        """Yield what is allowed but seldom meant."""
-        yield from ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseSource(Checked):
-    """What every source can tell."""
-
-    @property
-    def source_files(self) -> tuple[Path, ...]:
-        """The files whose change means a new value."""
-        return ()
-
-    @property
-    def credential_files(self) -> tuple[Path, ...]:
-        """The files whose change means another login."""
-        return ()
-
-    def digest(self, provider: str) -> str:
-        """Return ``sha256:`` and 16 hex digits that name the secret this source points at, no credential."""
-        # Imported when asked: `check` of a file has no use for it.
-        from hashlib import sha256
-
-        # What is not set is left out, so that a setting that a later version adds moves no digest.
-        identity = {
-            field.name: str(value)
-            for field in fields(self)
-            if "about" in field.metadata
-            and field.metadata["about"].identity
-            and (value := getattr(self, field.name)) is not None
-        }
-        canonical = json.dumps({"provider": provider, **identity}, sort_keys=True)
-        return "sha256:" + sha256(b"keyferry-source-v1\0" + canonical.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvSource(BaseSource):
-    """An environment variable of the agent: for development, and to move to a real store step by step."""
-
-    variable: str = setting(
-        default="MASTER_ENCRYPTION_KEY",
-        metadata=about(
-            VARIABLE,
-            "The variable that holds the key. It is read at start and cannot change in a running process.",
-            why="The name that existing apps use.",
-            identity=True,
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileSource(BaseSource):
-    """A file: a mounted Secret or ConfigMap, or what another tool writes."""
-
-    path: Path = setting(metadata=about(PATH, "The file. Its symbolic links are followed.", identity=True))
-    format: Format = setting(
-        default="raw",
-        metadata=about(
-            choice(get_args(Format)),
-            "`raw`: the file is the key, but for one newline at its end. `json`: an object with the key in "
-            "`field`. `keyring`: versions with their times; only its rotations can be staged.",
-            why="What a mounted Secret is.",
-        ),
-    )
-    field: str | None = setting(
-        default=None,
-        metadata=about(TEXT, "The field of a `json` file that holds the key.", identity=True),
-    )
-    mounted: bool = setting(
-        default=True,
-        metadata=about(
-            FLAG,
-            "The file comes from a Kubernetes ConfigMap or Secret volume, whose updates arrive up to 3 "
-            "minutes late: the bound grows by that. `false` for a file that is written in place.",
-            why="Assuming a delay that is not there costs time, missing one that is there costs decrypts.",
-        ),
-    )
-
-    @property
-    def source_files(self) -> tuple[Path, ...]:
-        """The file itself."""
-        return (self.path,)
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield a field without JSON, and JSON without a field."""
-        if self.format == "json" and self.field is None:
-            yield Problem("field", "is missing", "the name of a field", "format json needs it")
-        elif self.format != "json" and self.field is not None:
-            remedy = "remove it, or set format to json"
-            yield Problem("field", f"means nothing with format {self.format}", "only format json", remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,11 +176,3 @@ class VaultSource(BaseSource):
         host = self.address.removeprefix("http://")
         if host != self.address and not host.startswith(("localhost", "127.", "[::1]")):
             yield Problem("address", "sends tokens and keys in the clear", "https", "use https")
-
-
-SOURCES: Final[Mapping[str, type[EnvSource | FileSource | VaultSource]]] = {
-    "env": EnvSource,
-    "file": FileSource,
-    "vault": VaultSource,
-}
-Source = EnvSource | FileSource | VaultSource
