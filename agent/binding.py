@@ -12,7 +12,7 @@ Rules:
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields
 from types import NoneType
 from typing import Any, Final, TypeVar
 
@@ -22,11 +22,14 @@ from agent.parsing import WrongValueError
 from agent.problems import Problem, join, shown_name, shown_value
 from agent.settings import KeySettings, Settings
 from agent.sources import SOURCES
-from agent.sources.base import About, Checked
+from agent.sources.base import Checked, about_of, name_of, section_of
 from keyferry.layout import is_key_name
 
 _KEYS: Final = "keys"
 _PROVIDER: Final = "provider"
+
+# No setting is as large, and Python refuses to print the largest ones that YAML can write.
+_TOO_LARGE: Final = 10**12
 
 C = TypeVar("C", bound=Checked)
 
@@ -128,26 +131,23 @@ class Binder:
     def _values(self, cls: type[Any], given: Mapping[str, object], place: str) -> dict[str, Any]:
         values = {}
         for field in fields(cls):
-            name = _name(field)
+            name = name_of(field)
             inside = join(place, name)
-            if is_dataclass(field.type) and isinstance(field.type, type):
-                if (section := self._section(field.type, given.get(name), inside)) is not None:
+            if section_class := section_of(field):
+                if (section := self._section(section_class, given.get(name), inside)) is not None:
                     values[field.name] = section
-            elif "about" not in field.metadata:
-                continue
-            elif name in given:
-                try:
-                    values[field.name] = self._value(field, given[name], inside)
-                except _ProblemError as error:
-                    self.complain(error.problem)
-            elif field.default is MISSING:
-                kind = _about(field).kind
-                self.complain(Problem(inside, "is missing", kind.allowed, kind.hint))
+            elif about := about_of(field):
+                if name in given:
+                    try:
+                        values[field.name] = self._value(about.kind, field.default, given[name], inside)
+                    except _ProblemError as error:
+                        self.complain(error.problem)
+                elif field.default is MISSING:
+                    self.complain(Problem(inside, "is missing", about.kind.allowed, about.kind.hint))
         return values
 
-    def _value(self, field: Field[Any], value: object, place: str) -> object:
-        kind = _about(field).kind
-        if value is None and field.default is None and kind.none is None:
+    def _value(self, kind: Kind, default: object, value: object, place: str) -> object:
+        if value is None and default is None and kind.none is None:
             return None
         text = self._text(kind, value, place)
         if text == kind.none:
@@ -165,7 +165,7 @@ class Binder:
             except ExpansionError as error:
                 raise _ProblemError(Problem(place, str(error), kind.allowed, error.remedy)) from None
         # Not isinstance: to Python a bool is an int.
-        if type(value) is kind.bare:
+        if type(value) is kind.bare and abs(value) < _TOO_LARGE:
             return str(value).lower()
         raise _ProblemError(Problem(place, _describe(value, kind), kind.allowed, kind.hint))
 
@@ -206,19 +206,10 @@ class _ProblemError(Exception):
         self.problem = problem
 
 
-def _about(field: Field[Any]) -> About:
-    about: About = field.metadata["about"]
-    return about
-
-
-def _name(field: Field[Any]) -> str:
-    return (_about(field).name if "about" in field.metadata else None) or field.name
-
-
 def _names(cls: type[Any]) -> tuple[str, ...]:
     """Return the names that settings of ``cls`` have in agent.yaml."""
     return tuple(
-        dict.fromkeys(_name(f) for f in fields(cls) if "about" in f.metadata or is_dataclass(f.type))
+        dict.fromkeys(name_of(field) for field in fields(cls) if about_of(field) or section_of(field))
     )
 
 
@@ -238,7 +229,8 @@ def _shown(value: object, text: str, kind: Kind) -> str:
 
 def _describe(value: object, kind: Kind | None) -> str:
     """Say what YAML made of a value that should be something else."""
-    if type(value) in {int, float}:
-        return "is a number" if kind is None or kind.secret else f"{value} is a bare number"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        shown = kind is not None and not kind.secret and abs(value) < _TOO_LARGE
+        return f"{value} is a bare number" if shown else "is a number"
     nouns = {NoneType: "empty", dict: "a mapping", list: "a list", str: "text", bool: "true or false to YAML"}
     return f"is {nouns.get(type(value), f'a {type(value).__name__} to YAML')}"

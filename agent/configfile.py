@@ -46,7 +46,7 @@ def parse(text: bytes) -> tuple[object, tuple[Problem, ...]]:
         finally:
             loader.dispose()
     # Beside its own, what the library lets out for nonsense behind an explicit tag, such as `!!int ""`.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise NotYamlError(None if mark is None else mark.line + 1) from None
 

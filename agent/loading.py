@@ -21,6 +21,7 @@ from agent.errors import ConfigError
 from agent.expansion import Expander, read_file
 from agent.settings import Settings
 from agent.sources import SOURCES
+from agent.sources.base import name_of
 
 DEFAULT_CONFIG: Final = Path("/etc/keyferry/agent.yaml")
 CONFIG_VARIABLE: Final = "KEYFERRY_CONFIG"
@@ -59,7 +60,14 @@ def _find(config_path: Path | None, environ: Mapping[str, str]) -> Path | None:
         return config_path
     if named := environ.get(CONFIG_VARIABLE):
         return Path(named)
-    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
+    try:
+        DEFAULT_CONFIG.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        # Not passed over in silence: reading it tells what is wrong.
+        return DEFAULT_CONFIG
+    return DEFAULT_CONFIG
 
 
 def _from_environment(environ: Mapping[str, str]) -> Loaded:
@@ -114,7 +122,7 @@ def _restart_reasons(old: Settings, new: Settings) -> Iterator[str]:
     for section in ("volume", "http"):
         before, after = getattr(old, section), getattr(new, section)
         changed = dict.fromkeys(
-            setting.metadata["about"].name or setting.name
+            name_of(setting)
             for setting in fields(before)
             if getattr(before, setting.name) != getattr(after, setting.name)
         )

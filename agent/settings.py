@@ -101,7 +101,7 @@ class RefreshSettings:
         metadata=about(
             duration(),
             "How long after a refresh the next one is due.",
-            why="A rotation is seen within minutes, and a fleet of 1000 asks 4 times a second.",
+            why="A rotation is seen within minutes, and a fleet of 1000 asks 3 times a second.",
         ),
     )
     jitter: float = setting(

@@ -10,10 +10,10 @@ Rules:
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from agent.kinds import Kind
 from agent.problems import Problem
@@ -37,6 +37,22 @@ def about(
 ) -> dict[str, About]:
     """Return a field's metadata."""
     return {"about": About(kind=kind, meaning=meaning, why=why, name=name, identity=identity)}
+
+
+def about_of(field: Field[Any]) -> About | None:
+    """Return what is told of the field, ``None`` where it is no setting by itself."""
+    return field.metadata.get("about")
+
+
+def name_of(field: Field[Any]) -> str:
+    """Return the name that the field has in agent.yaml."""
+    about = about_of(field)
+    return (about.name if about else None) or field.name
+
+
+def section_of(field: Field[Any]) -> type[Any] | None:
+    """Return the dataclass of a field that holds settings of its own."""
+    return field.type if isinstance(field.type, type) and is_dataclass(field.type) else None
 
 
 class Checked:
@@ -77,8 +93,8 @@ class BaseSource(Checked):
         identity = {
             field.name: str(value)
             for field in fields(self)
-            if "about" in field.metadata
-            and field.metadata["about"].identity
+            if (about := about_of(field))
+            and about.identity
             and (value := getattr(self, field.name)) is not None
         }
         canonical = json.dumps({"provider": provider, **identity}, sort_keys=True)
