@@ -4,20 +4,23 @@
 Pure: values in, values out, ``now`` is an argument. It publishes nothing and derives no state: which version
 is active follows from ``activates_at`` and the clock (keyferry.layout).
 
-Rules (docs/design.md tells why):
+Rules (docs/adr/0002-activation-basis.md tells why):
 
 - The order is the provider's. Versions that may never be active again stand first.
+- A new version activates ``activation_delay`` after it was created, or after this replica first saw it if
+  that is later: never earlier than its publication plus the delay. A replica that holds nothing yet has only
+  the creation time to go by. The first version ever activates at once.
 - A held ``activates_at`` is kept; only a source that states an earlier one moves it. So an active version
-  never becomes pre-active again, and a rollback to a held version takes effect at once.
-- A new version activates ``activation_delay`` after the latest of: its creation, the last refresh that did not
-  show it, and the longest gap of a healthy replica before now. The first version ever activates at once.
-- A version that is deleted at the provider decrypts only (or leaves, with ``drop_missing``). One that cannot be
-  used for another reason stays as it was held, or is skipped if it is new.
+  never becomes pre-active again, and a rollback to a published version takes effect at once.
+- A version that is deleted at the provider decrypts only (or leaves, with ``drop_missing``). One that cannot
+  be used for another reason stays as it was held, or is skipped if it is new.
+- What was deleted, or fell out of ``keep_versions``, is staged like a new version when it comes back.
 - A known id with another value is a conflict, and so is another source. Nothing of it is merged.
-- A store without history does not delete what it no longer shows: the held versions stay.
+- A store without history does not delete what it no longer shows: the held versions stay. One whose time has
+  not come by then never activates, since other replicas may have missed it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import (
@@ -31,26 +34,31 @@ from agent.errors import (
 from agent.offer import Known, Offer, Offered
 from agent.settings import KeySettings
 from keyferry.layout import Keyring, Version, active_index
-from keyferry.material import InvalidMaterialError, Material, decode, fingerprint
+from keyferry.material import InvalidMaterialError, decode, fingerprint
 from keyferry.status import Skipped
 from keyferry.times import to_millis
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How versions of a key come and go. Durations are seconds."""
+    """How versions of a key come and go. ``activation_delay`` is in seconds."""
 
     activation_delay: float
-    longest_gap: float
-    drop_missing: bool
+    drop_missing: bool = False
+    keep_versions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The keyring after a refresh, and the versions that could not be used."""
+    """The keyring after a refresh, and the versions that could not be used.
+
+    ``failure`` says why the refresh does not count as a success although its keyring is right: the active
+    version was not confirmed, or there is a new one that could not be had for the moment.
+    """
 
     keyring: Keyring
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[Skipped, ...] = ()
+    failure: RefreshError | None = None
 
 
 def known(held: Keyring | None) -> Known:
@@ -58,156 +66,171 @@ def known(held: Keyring | None) -> Known:
     return {version.id: version.created_at for version in held.versions} if held else {}
 
 
-def merge(  # noqa: PLR0913 - the arguments are the rule: what is held, what is offered, who, how, when
-    held: Keyring | None,
-    offer: Offer,
-    *,
-    key: KeySettings,
-    rules: Rules,
-    now: float,
-    last_success: float | None,
-) -> Merged:
+def merge(held: Keyring | None, offer: Offer, *, key: KeySettings, rules: Rules, now: float) -> Merged:
     """Return the keyring that follows from ``held`` and ``offer``.
 
-    ``held`` without versions counts as none: a withdrawn key starts over. ``last_success`` is when the last
-    refresh succeeded (Unix seconds), ``None`` if nobody knows. Raises ``RefreshError`` where nothing usable
-    is offered or what is offered contradicts what is held; the held keyring is then still right.
+    ``held`` without versions counts as none: a withdrawn key starts over. Raises ``RefreshError`` where
+    nothing usable is offered or it contradicts what is held; the held keyring is then still right.
     """
-    before = {version.id: version for version in held.versions} if held else {}
-    if held and before and held.source != key.source_digest:
-        message = (
-            f"the volume holds key {key.name!r} of another source ({held.provider}); keys of two sources are never "
-            "merged: start a pod with a fresh volume, or configure the source as it was"
-        )
-        raise ConflictError(message)
-    earliest = _earliest_basis(bool(before), rules, now, last_success)
-    offered_versions: list[Version] = []
-    deleted: list[Version] = []
-    problems: list[tuple[str, RefreshError]] = []
+    before = _before(held, offer, key, rules, now)
+    taken: dict[str, Version | RefreshError] = {}
     for offered in offer.versions:
-        previous = before.pop(offered.id, None)
-        try:
-            offered_versions.append(_take(offered, previous, key, earliest, rules.activation_delay, now))
-        except ConflictError:
-            raise
-        except RefreshError as error:
-            problems.append((offered.id, error))
-            if previous is not None:
-                (deleted if isinstance(error, MissingError) else offered_versions).append(previous)
-    if offer.unstaged is None:
-        deleted = [*before.values(), *deleted]
-    else:
-        offered_versions = [*before.values(), *offered_versions]
-    live = [version for version in offered_versions if version.activates_at is not None]
-    if not live:
-        raise _worst(problems)
-    never = [version for version in offered_versions if version.activates_at is None]
-    if not rules.drop_missing:
-        never += [replace(version, activates_at=None) for version in deleted]
-    keyring = Keyring(
-        provider=key.provider,
-        source=key.source_digest,
-        encoding=key.encoding,
-        length=key.length,
-        versions=(*never, *live),
-    )
-    return Merged(keyring, tuple(Skipped(id_, error.outcome, error.reason) for id_, error in problems))
+        previous = before.get(offered.id)
+        activates_at = _activates_at(offered, previous, rules, held=bool(before), now=now)
+        taken[offered.id] = _take(offered, previous, key, activates_at)
+    problems = {id_: result for id_, result in taken.items() if isinstance(result, RefreshError)}
+    if len(problems) == len(taken):
+        raise _worst(problems.values())
+    merged = [_absent(version, offer, rules, now) for version in before.values() if version.id not in taken]
+    merged += [_present(result, before.get(id_), rules) for id_, result in taken.items()]
+    versions = tuple(sorted(filter(None, merged), key=lambda version: version.activates_at is not None))
+    active = versions[active_index(versions, now)]
+    failures = [
+        error
+        for id_, error in problems.items()
+        if id_ == active.id or (isinstance(error, UnavailableError) and id_ not in before)
+    ]
+    failure = _worst(failures) if failures else None
+    if failure and not _has_come(active, now):
+        # The version that the fleet uses may be the one that could not be had.
+        raise failure
+    keyring = Keyring(key.provider, key.source_digest, key.encoding, key.length, versions)
+    skipped = tuple(Skipped(id_, error.outcome, error.reason) for id_, error in problems.items())
+    return Merged(keyring, skipped, failure)
 
 
-def pruned(keyring: Keyring, keep_versions: int | None, now: float) -> Keyring:
-    """Return the keyring with at most ``keep_versions`` counted back from the active one (``None``: all)."""
-    if keep_versions is None or not keyring.versions:
-        return keyring
-    first = max(0, active_index(keyring.versions, now) + 1 - keep_versions)
+def pruned(keyring: Keyring, rules: Rules, now: float) -> Keyring:
+    """Return the keyring as it is published: with ``keep_versions`` counted back from the active one.
+
+    It counts from the one that was active a delay ago: a neighbour may use a version that long after this
+    replica has gone on to the next.
+    """
+    first = _first_kept(keyring.versions, rules.keep_versions, now - rules.activation_delay)
     return replace(keyring, versions=keyring.versions[first:])
 
 
 def withdrawn(key: KeySettings, reason: str) -> Keyring:
     """Return the entry that says that ``key`` may no longer be used."""
-    return Keyring(
-        provider=key.provider,
-        source=key.source_digest,
-        encoding=key.encoding,
-        length=key.length,
-        withdrawn=reason,
-    )
+    return Keyring(key.provider, key.source_digest, key.encoding, key.length, withdrawn=reason)
 
 
-def _earliest_basis(held: bool, rules: Rules, now: float, last_success: float | None) -> float | None:  # noqa: FBT001
-    """Return the moment before which a new version cannot have been offered, as far as this replica knows.
-
-    A replica that holds nothing cannot tell, so the creation time alone counts. One that was cut off does not
-    know when in that time the version came: it counts as if it had missed it by one healthy gap. Counting
-    from its last success would let it activate at once what its neighbours have not seen.
-    """
-    if not held:
-        return None
-    if last_success is None:
-        return now
-    return max(last_success, now - rules.longest_gap)
-
-
-def _take(  # noqa: PLR0913
-    offered: Offered,
-    previous: Version | None,
-    key: KeySettings,
-    earliest: float | None,
-    activation_delay: float,
-    now: float,
-) -> Version:
-    if isinstance(offered.material, RefreshError):
-        raise offered.material
-    material = offered.material if offered.material is not None else previous and previous.material
-    if material is None:
-        message = f"the provider took version {offered.id} for known, but it is not held"
-        raise UnavailableError(message)
-    if previous and previous.material != material:
+def _before(
+    held: Keyring | None, offer: Offer, key: KeySettings, rules: Rules, now: float
+) -> dict[str, Version]:
+    """Return the held versions by id, if they can be merged with what is offered for ``key``."""
+    if held is None or not held.versions:
+        return {}
+    if held.source != key.source_digest:
         message = (
-            f"version {offered.id} of key {key.name!r} has another value than the one published under this id; was the "
-            "key deleted and made anew? The published one stays. Start pods with a fresh volume to take the new key"
+            f"the volume holds key {key.name!r} of another source ({held.provider}); keys of two sources are "
+            "never merged: start a pod with a fresh volume, or configure the source as it was"
         )
         raise ConflictError(message)
-    activates_at = _activates_at(offered, previous, earliest, activation_delay, now)
-    return Version(
-        id=offered.id,
-        created_at=offered.created_at,
-        activates_at=activates_at,
-        fingerprint=_checked_fingerprint(material, key),
-        material=material,
-    )
+    if (held.encoding, held.length) != (key.encoding, key.length):
+        for version in held.versions:
+            _check_fits(version, key)
+    before = {version.id: version for version in held.versions}
+    for id_ in _returning(held.versions, offer, rules, now):
+        before[id_] = _never(before[id_])
+    return before
+
+
+def _returning(held: Sequence[Version], offer: Offer, rules: Rules, now: float) -> set[str]:
+    """Return the ids that a rollback brings back from beyond ``keep_versions``: others may have lost them."""
+    fallen = {version.id for version in held[: _first_kept(held, rules.keep_versions, now)]}
+    ids = [offered.id for offered in offer.versions]
+    active = held[active_index(held, now)].id
+    return fallen.intersection(ids[ids.index(active) :] if active in ids else ids)
+
+
+def _check_fits(version: Version, key: KeySettings) -> None:
+    """Raise ``MalformedError`` if a held version is no key any more by the encoding and length of today."""
+    try:
+        decode(version.material, key.encoding, key.length)
+    except InvalidMaterialError as error:
+        message = (
+            f"version {version.id} of key {key.name!r} is published but unusable as configured now: {error}. "
+            "The published ones stay; configure encoding and length as they were, or start pods with a fresh "
+            "volume"
+        )
+        raise MalformedError(message) from None
 
 
 def _activates_at(
-    offered: Offered,
-    previous: Version | None,
-    earliest: float | None,
-    activation_delay: float,
-    now: float,
+    offered: Offered, previous: Version | None, rules: Rules, *, held: bool, now: float
 ) -> float:
     stated = offered.activates_at
     if previous and previous.activates_at is not None:
         return previous.activates_at if stated is None else min(previous.activates_at, stated)
     if stated is not None:
         return stated
-    times = [moment for moment in (offered.created_at, earliest) if moment is not None]
-    if offered.first or not times:
-        return to_millis(now if offered.created_at is None else min(now, offered.created_at))
-    return to_millis(max(times) + activation_delay)
+    # Creation may be long before publication, and the last refresh is before it by up to a whole interval,
+    # or by an outage. That it is here now is the one thing known to be later.
+    seen = [now] if held else []
+    created = [] if offered.created_at is None else [offered.created_at]
+    if offered.first or not (seen or created):
+        return to_millis(min([now, *created]))
+    return to_millis(max(seen + created) + rules.activation_delay)
 
 
-def _checked_fingerprint(material: Material, key: KeySettings) -> str:
+def _take(
+    offered: Offered, previous: Version | None, key: KeySettings, activates_at: float
+) -> Version | RefreshError:
+    """Return the version that is offered, or why it cannot be used."""
+    if isinstance(offered.material, RefreshError):
+        return offered.material
+    material = previous.material if offered.material is None and previous else offered.material
+    if material is None:
+        return UnavailableError(f"the provider took version {offered.id} for known, but it is not held")
+    if previous and previous.material != material:
+        message = (
+            f"version {offered.id} of key {key.name!r} has another value than the one published under this "
+            "id; was the key deleted and made anew? The published one stays. Start pods with a fresh volume "
+            "to take the new key"
+        )
+        raise ConflictError(message)
     try:
-        return fingerprint(material, len(decode(material, key.encoding, key.length)))
+        mark = fingerprint(material, len(decode(material, key.encoding, key.length)))
     except InvalidMaterialError as error:
-        message = f"{error} (key {key.name!r}; check its field, encoding and length)"
-        raise MalformedError(message) from None
+        return MalformedError(f"{error} (key {key.name!r}; check its field, encoding and length)")
+    return Version(offered.id, offered.created_at, activates_at, mark, material)
 
 
-def _worst(problems: Iterable[tuple[str, RefreshError]]) -> RefreshError:
+def _absent(version: Version, offer: Offer, rules: Rules, now: float) -> Version | None:
+    """Return what becomes of a held version that the provider no longer shows."""
+    if offer.unstaged is None:
+        return None if rules.drop_missing else _never(version)
+    return version if _has_come(version, now) else _never(version)
+
+
+def _present(result: Version | RefreshError, previous: Version | None, rules: Rules) -> Version | None:
+    """Return what becomes of a version that the provider shows, usable or not."""
+    if isinstance(result, Version):
+        return result
+    if previous and isinstance(result, MissingError):
+        return None if rules.drop_missing else _never(previous)
+    return previous
+
+
+def _never(version: Version) -> Version:
+    return replace(version, activates_at=None)
+
+
+def _has_come(version: Version, now: float) -> bool:
+    return version.activates_at is not None and version.activates_at <= now
+
+
+def _first_kept(versions: Sequence[Version], keep_versions: int | None, now: float) -> int:
+    if keep_versions is None or not versions:
+        return 0
+    return max(0, active_index(versions, now) + 1 - keep_versions)
+
+
+def _worst(errors: Iterable[RefreshError]) -> RefreshError:
     """Return the one error that tells why nothing is usable: what a person can mend comes first."""
-    errors = [error for _, error in problems]
+    newest_first = list(errors)[::-1]
     for kind in (DeniedError, UnavailableError, MalformedError):
-        for error in reversed(errors):
+        for error in newest_first:
             if isinstance(error, kind):
                 return error
-    return errors[-1] if errors else MissingError("the provider shows no version of this key")
+    return newest_first[0] if newest_first else MissingError("the provider shows no version of this key")

@@ -7,7 +7,7 @@ Rules:
   hangs holds up neither a signal, nor another key, nor the agent's exit.
 - A call that exceeds the timeout counts as unavailable at once; what it brings later is dropped.
 - The next refresh is scheduled before anything else is done with a result.
-- A failure never changes the held keyring; withdrawing it is the operator's choice (agent.health).
+- A failure takes nothing from the held keyring; withdrawing it is the operator's choice (agent.health).
 
 It does not publish, and it tells what happened only through ``Events``.
 """
@@ -67,6 +67,11 @@ class Refresher:
         self.key = key
         self._settings = settings
         self._gap = schedule.longest_gap(settings.refresh)
+        self._rules = keyring.Rules(
+            activation_delay=settings.rotation.activation_delay,
+            drop_missing=settings.outage.on_missing == "withdraw",
+            keep_versions=settings.rotation.keep_versions,
+        )
         self.bound = schedule.bound(settings.refresh, settings.rotation, mounted=key.mounted)
         if self._call is not None:
             self._call.outdated = True
@@ -87,7 +92,7 @@ class Refresher:
             return self._withdrawn
         if self._held is None:
             return None
-        return keyring.pruned(self._held, self._settings.rotation.keep_versions, now)
+        return keyring.pruned(self._held, self._rules, now)
 
     def refresh_soon(self) -> None:
         """Ask again as soon as possible: now, or right after the call that is under way."""
@@ -158,7 +163,7 @@ class Refresher:
             bound_seconds=self.bound,
             activation_delay_seconds=self._settings.rotation.activation_delay,
             unstaged=self.unstaged,
-            beyond_bound=staleness is not None and staleness > self.bound,
+            beyond_bound=staleness is not None and staleness > schedule.longest_staleness(self._settings.refresh),
             withdrawn=self._withdrawn.withdrawn if self._withdrawn else None,
             skipped=self.skipped,
         )
@@ -193,26 +198,20 @@ class Refresher:
         wait = schedule.after_success(self._settings.refresh, chance=random(), ttl_seconds=offer.ttl_seconds)  # noqa: S311
         self.due = at.boot + wait
         try:
-            merged = keyring.merge(
-                self._held,
-                offer,
-                key=self.key,
-                rules=keyring.Rules(
-                    activation_delay=self._settings.rotation.activation_delay,
-                    longest_gap=self._gap,
-                    drop_missing=self._settings.outage.on_missing == "withdraw",
-                ),
-                now=at.now,
-                last_success=self.record.last_success_by_clock(at.now, at.boot),
-            )
+            merged = keyring.merge(self._held, offer, key=self.key, rules=self._rules, now=at.now)
         except RefreshError as error:
             self._fail(error, call.started, at)
             return
         changed = merged.keyring != self._held
         self._held, self._withdrawn = merged.keyring, None
+        self.unstaged = offer.unstaged
+        self._tell_skipped(merged.skipped)
+        self._tell_warnings((*offer.warnings, *_clock_warnings(offer.versions, at.now)))
+        if merged.failure:
+            self._fail(merged.failure, call.started, at)
+            return
         # As of the question, not the answer: what came in between may not have been seen.
         self.record = self.record.succeeded(changed=changed, at=call.started.now, boot=call.started.boot)
-        self.unstaged = offer.unstaged
         self._events.emit(
             "refresh.succeeded",
             "info" if changed else "debug",
@@ -221,8 +220,6 @@ class Refresher:
             outcome=self.record.outcome,
             duration=round(at.boot - call.started.boot, 6),
         )
-        self._tell_skipped(merged.skipped)
-        self._tell_warnings((*offer.warnings, *_clock_warnings(offer.versions, at.now)))
 
     def _fail(self, error: RefreshError, began: Moment, at: Moment) -> None:
         failures = self.record.failures + 1

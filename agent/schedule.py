@@ -5,8 +5,8 @@ Rules:
 
 - Pure: durations in, durations out; ``chance`` is a uniform random number in [0, 1). All are seconds.
 - Two successful refreshes of a healthy replica are never further apart than ``longest_gap``.
-- A failure backs off exponentially with full jitter, so that a fleet does not return in step. The provider's
-  own wish (Retry-After, a lockout) is the least; it may exceed the interval.
+- A failure backs off exponentially and at random, so that a fleet does not return in step. The provider's own
+  wish (Retry-After, a lockout) comes on top; it may exceed the interval.
 """
 
 from typing import Final
@@ -31,14 +31,23 @@ def longest_gap(refresh: RefreshSettings) -> float:
     return refresh.interval * (1 + refresh.jitter) + refresh.timeout
 
 
+def longest_staleness(refresh: RefreshSettings) -> float:
+    """Return the age of the last success up to which a replica can decrypt whatever the fleet encrypts.
+
+    A healthy replica stays below it: there is room for one refresh that fails and is tried again. It counts
+    from the beginning of a refresh, since what is published right after the question is not in the answer.
+    """
+    return 2 * longest_gap(refresh) + refresh.max_backoff
+
+
 def bound(refresh: RefreshSettings, rotation: RotationSettings, *, mounted: bool) -> float:
     """Return the longest time that a healthy replica may take to have a new version.
 
-    One gap since the refresh that did not show it, one refresh that may fail and be tried again, the
-    reader's check interval and the clocks' difference; ``mounted`` adds the kubelet's delay.
+    On top of its staleness come the reader's check interval and the clocks' difference; ``mounted`` adds the
+    kubelet's delay.
     """
     delay = MOUNT_DELAY_SECONDS if mounted else 0.0
-    return 2 * longest_gap(refresh) + refresh.max_backoff + CHECK_INTERVAL_SECONDS + rotation.clock_skew + delay
+    return longest_staleness(refresh) + CHECK_INTERVAL_SECONDS + rotation.clock_skew + delay
 
 
 def after_success(refresh: RefreshSettings, *, chance: float, ttl_seconds: float | None = None) -> float:
@@ -62,4 +71,5 @@ def after_failure(
         ceiling = _FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, _MAX_EXPONENT)
         # Half of it is certain: a full jitter down to zero would hammer a store that has just failed.
         wait = min(refresh.max_backoff, ceiling) * (0.5 + chance / 2)
-    return max(wait, retry_after_seconds or 0.0)
+    # Added, not the maximum of both: all whom the store told the same would come back at the same moment.
+    return wait + (retry_after_seconds or 0.0)

@@ -103,9 +103,9 @@ def _finding(
             key.name, key.provider, result.outcome, result.reason, bound_seconds=bound, activation_delay_seconds=delay
         )
     now = moment().now
-    rules = keyring.Rules(activation_delay=delay, longest_gap=0.0, drop_missing=False)
+    rules = keyring.Rules(activation_delay=delay)
     try:
-        merged = keyring.merge(None, result, key=key, rules=rules, now=now, last_success=None)
+        merged = keyring.merge(None, result, key=key, rules=rules, now=now)
     except RefreshError as error:
         return _finding(key, settings, error)
     versions = merged.keyring.versions
