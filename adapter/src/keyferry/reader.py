@@ -15,6 +15,7 @@ It keeps nothing, waits for nothing and never writes.
 
 import errno
 import os
+import re
 import stat
 import time
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ _ATTEMPTS: Final = 10
 _CHUNK_BYTES: Final = 1 << 16
 _MOUNTINFO: Final = "/proc/self/mountinfo"
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-# How mountinfo writes the characters that would break its lines (proc_pid_mountinfo(5)).
-_MOUNTINFO_ESCAPES: Final = str.maketrans({" ": r"\040", "\t": r"\011", "\n": r"\012", "\\": r"\134"})
+# How mountinfo writes the characters that would break its lines, a space as \\040 (proc_pid_mountinfo(5)).
+_MOUNTINFO_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +115,10 @@ def pinned_mount(mountinfo: str, path: str) -> str | None:
     ``mountinfo`` is the text of /proc/self/mountinfo. A subPath mount is a bind mount whose root lies inside
     a generation, since Kubernetes resolves the volume's links when it makes it.
     """
-    wanted = path.translate(_MOUNTINFO_ESCAPES)
     for line in mountinfo.splitlines():
-        _, _, _, root, point, *_ = line.split(" ")
-        if f"/{GENERATION_PREFIX}" in root and (point == wanted or point.startswith(f"{wanted}/")):
+        _, _, _, root, escaped, *_ = line.split(" ")
+        point = _MOUNTINFO_ESCAPE.sub(lambda match: chr(int(match[1], 8)), escaped)
+        if f"/{GENERATION_PREFIX}" in root and (point == path or point.startswith(f"{path}/")):
             return point
     return None
 
