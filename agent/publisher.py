@@ -230,8 +230,10 @@ class Publisher:
     def _prune_links(self, kept: Collection[str], names: Collection[str] | None = None) -> None:
         """Remove the links of keys that are gone, as far as possible: without its file none harms."""
         with suppress(OSError):
-            for name in self._root.names() if names is None else names:
-                if name not in kept and self._root.link_target(name) == f"{DATA_LINK}/{name}":
+            found = self._root.names() if names is None else names
+            # No key's name starts with a dot, and a busy volume has many generations.
+            for name in {name for name in found if not name.startswith(".")}.difference(kept):
+                if self._root.link_target(name) == f"{DATA_LINK}/{name}":
                     self._root.unlink(name)
 
     def _set_link(self, name: str, target: str) -> None:
