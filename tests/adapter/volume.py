@@ -102,7 +102,7 @@ class Volume:
         (self.path / "..status" / "status.json").write_text(json.dumps(document))
 
 
-def status(keys: Sequence[str] = ("master",), **fields: object) -> dict[str, Any]:
+def status(keys: Sequence[str] = ("master",), fields: Mapping[str, object] | None = None) -> dict[str, Any]:
     """Return a heartbeat's document; ``fields`` replace those of each key."""
     return {
         "schema": "keyferry-status/v1",
@@ -113,11 +113,11 @@ def status(keys: Sequence[str] = ("master",), **fields: object) -> dict[str, Any
         "written_at": moment(1_700_000_060),
         "generation": 7,
         "config_problems": [],
-        "keys": {name: key_status(**fields) for name in keys},
+        "keys": {name: key_status(fields or {}) for name in keys},
     }
 
 
-def key_status(**fields: object) -> dict[str, Any]:
+def key_status(fields: Mapping[str, object]) -> dict[str, Any]:
     return {
         "provider": "vault",
         "freshness": "fresh",
@@ -135,4 +135,5 @@ def key_status(**fields: object) -> dict[str, Any]:
         "beyond_bound": False,
         "withdrawn": None,
         "skipped": [],
-    } | fields
+        **fields,
+    }

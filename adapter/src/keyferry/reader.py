@@ -45,7 +45,7 @@ _ATTEMPTS: Final = 10
 _CHUNK_BYTES: Final = 1 << 16
 _MOUNTINFO: Final = "/proc/self/mountinfo"
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-# How mountinfo writes the characters that would break its lines, a space as \\040 (proc_pid_mountinfo(5)).
+# How mountinfo writes the characters that would break its lines, a space as \040 (proc_pid_mountinfo(5)).
 _MOUNTINFO_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
