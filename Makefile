@@ -31,7 +31,7 @@ $(STAMP): requirements/dev.txt pyproject.toml adapter/pyproject.toml
 	@echo "setup: $(VENV), $$($(PYTHON) --version), requirements/dev.txt"
 	@[[ -x $(BIN)/python ]] || $(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e adapter -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat -e adapter -e .
 	@$(BIN)/python -m pip check --quiet
 	@touch $@
 
