@@ -8,7 +8,6 @@ Rules:
 - Each turn looks at the whole state, not at what woke it. A message that is lost or doubled changes nothing.
 - Publishing comes first: log, metrics, HTTP and watcher are loaded when the first refresh of every key has
   ended, or after a moment if a provider is slow.
-- A failure to publish or to write the heartbeat is told and tried again; what was published stays.
 """
 
 import os
@@ -19,19 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent import __version__, health
+from agent.call import Call
 from agent.clock import Moment, moment
-from agent.errors import ConfigError, PublishError, VolumeError
-from agent.events import Events, publication_events
+from agent.errors import ConfigError
+from agent.events import Events
 from agent.exits import Exit
 from agent.loading import Loaded, restart_reasons
-from agent.publisher import Publisher
-from agent.refresher import Call, Refresher
+from agent.publication import Publication
+from agent.refresher import Refresher
 from agent.view import View
-from agent.volume import inspect
 from agent.wakeup import Wakeup
-from keyferry.document import DocumentError
-from keyferry.layout import Keyring, active_index, next_activation
-from keyferry.status import Status, parse_status, serialize_status
+from keyferry.layout import Keyring
+from keyferry.status import Status
 
 if TYPE_CHECKING:
     from agent.services import Services
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
 FIRST_REFRESH_SECONDS: Final = 0.5
 # The loop turns at least this often, so that /livez can tell a stuck loop from a quiet one.
 LONGEST_WAIT_SECONDS: Final = 5.0
-PUBLISH_RETRY_SECONDS: Final = 1.0
-
-_NEVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +52,7 @@ class Daemon:
     """Carries the configured keys to the volume until it is told to stop."""
 
     def __init__(self, loaded: Loaded, reload: Callable[[], Loaded], *, once: bool = False) -> None:
-        """Keep the configuration and how to load it anew. With ``once`` the run ends with the first refresh."""
+        """Keep the configuration and how to load it anew; ``once`` ends the run with the first refresh."""
         self._loaded = loaded
         self._reload = reload
         self._once = once
@@ -65,12 +60,9 @@ class Daemon:
         self._wakeup: Wakeup[Call | Changed] = Wakeup(
             [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD]
         )
-        self._publisher = Publisher(loaded.settings.volume, report=self._report)
+        self._publication = Publication(loaded.settings.volume, self._events)
         self._refreshers: dict[str, Refresher] = {}
         self._config_problems: tuple[str, ...] = ()
-        self._publish_due = _NEVER
-        self._retire_due = _NEVER
-        self._heartbeat_due = False
         self._services: Services | None = None
         self._started_up = False
         self._exit: Exit | None = None
@@ -91,27 +83,26 @@ class Daemon:
                         if self._exit is None:
                             for message in self._wakeup.wait(self._wait_seconds(moment())):
                                 self._take(message, moment())
-                    if self._loaded.settings.volume.wipe_on_exit:
-                        self._publisher.wipe()
+                    # What `once` brought is for those who come after it.
+                    if self._loaded.settings.volume.wipe_on_exit and not self._once:
+                        self._publication.wipe()
                 finally:
-                    self._publisher.close()
+                    self._publication.close()
         finally:
             self._stop_services()
         return self._exit
 
     def _open_volume(self) -> None:
-        settings = self._loaded.settings
-        inspection = inspect(settings.volume)
-        if inspection.problems:
-            raise VolumeError("\n".join(inspection.problems))
-        adopted = self._publisher.open(self._began.boot)
-        self._events.emit("agent.started", version=__version__, uid=os.geteuid(), keys=list(settings.keys))
-        for warning in (*self._loaded.warnings, *inspection.warnings):
+        warnings = self._publication.open(self._began)
+        keys = list(self._loaded.settings.keys)
+        self._events.emit("agent.started", version=__version__, uid=os.geteuid(), keys=keys)
+        for warning in (*self._loaded.warnings, *warnings):
             self._events.emit("agent.warning", "warning", reason=warning)
         self._configure_keys()
+        adopted = self._publication.generation
         if adopted is None:
             return
-        status = self._status_before()
+        status = self._publication.last_status()
         for name, refresher in self._refreshers.items():
             if name in adopted.keys:
                 before = status.keys.get(name) if status else None
@@ -122,35 +113,25 @@ class Daemon:
                 refresher.adopt(adopted.keys[name], record)
         self._events.emit("volume.adopted", generation=adopted.number)
 
-    def _status_before(self) -> Status | None:
-        data = self._publisher.read_status()
-        try:
-            return None if data is None else parse_status(data)
-        except DocumentError as error:
-            self._events.emit("volume.warning", "warning", reason=str(error))
-            return None
-
     def _turn(self, at: Moment) -> None:
         for refresher in self._refreshers.values():
             refresher.turn(at)
-        if at.boot >= self._publish_due or self._must_publish(at):
-            self._publish(at)
-        if at.boot >= self._retire_due:
-            self._retire(at)
+        self._publication.turn(self._entries(at), at)
         self._pass_startup(at)
         self.view = self._look(at)
-        if self._heartbeat_due:
-            self._beat(self.view)
+        if self._publication.heartbeat_due:
+            self._publication.beat(self.view.status)
+        if self._services is not None:
+            self._services.check()
 
     def _wait_seconds(self, at: Moment) -> float:
-        times = [at.boot + LONGEST_WAIT_SECONDS, self._publish_due, self._retire_due]
+        times = [at.boot + LONGEST_WAIT_SECONDS, self._publication.next_turn(self._entries(at), at)]
         times += [refresher.next_turn(at) for refresher in self._refreshers.values()]
-        if self._services is None:
+        if self._services is None and not self._once:
             times.append(self._began.boot + FIRST_REFRESH_SECONDS)
-        for keyring in self._entries(at).values():
-            activation = next_activation(keyring.versions, at.now) if keyring.versions else None
-            if activation is not None:
-                times.append(at.boot + activation - at.now)
+        timeout = self._loaded.settings.startup.timeout
+        if timeout is not None and not self._started_up:
+            times.append(self._began.boot + timeout)
         return max(0.0, min(times) - at.boot)
 
     def _take(self, message: Call | Changed | signal.Signals, at: Moment) -> None:
@@ -158,10 +139,10 @@ class Daemon:
             case Call():
                 if message.key in self._refreshers:
                     self._refreshers[message.key].finished(message, at)
-                self._publish_due = at.boot
-                self._heartbeat_due = True
+                self._publication.look_soon()
+                self._publication.heartbeat_due = True
             case Changed(files, volume):
-                self._take_change(files, volume=volume, at=at)
+                self._take_change(files, volume=volume)
             case signal.SIGHUP:
                 self._events.emit("signal.received", signal=message.name)
                 self._reload_config()
@@ -170,11 +151,11 @@ class Daemon:
                 _reap()
             case _:
                 self._events.emit("signal.received", signal=message.name)
-                self._exit = Exit.OK
+                self._exit = Exit.FAILED if self._once else Exit.OK
 
-    def _take_change(self, files: Collection[Path], *, volume: bool, at: Moment) -> None:
+    def _take_change(self, files: Collection[Path], *, volume: bool) -> None:
         if volume:
-            self._publish_due = at.boot
+            self._publication.look_soon()
         if not set(files).isdisjoint(self._loaded.files):
             self._reload_config()
         for refresher in self._refreshers.values():
@@ -182,46 +163,9 @@ class Daemon:
             if not set(files).isdisjoint((*key.source_files, *key.credential_files)):
                 refresher.refresh_soon()
 
-    # Publishing
-
     def _entries(self, at: Moment) -> dict[str, Keyring]:
         entries = {name: refresher.entry(at.now) for name, refresher in self._refreshers.items()}
         return {name: entry for name, entry in entries.items() if entry is not None}
-
-    def _must_publish(self, at: Moment) -> bool:
-        entries = self._entries(at)
-        shown = self._publisher.generation
-        if shown is None:
-            return bool(entries)
-        return shown.keys != entries or any(
-            active_index(keyring.versions, max(at.now, shown.published_at))
-            != active_index(keyring.versions, shown.published_at)
-            for keyring in entries.values()
-        )
-
-    def _publish(self, at: Moment) -> None:
-        self._publish_due = _NEVER
-        before = self._publisher.generation
-        entries = self._entries(at)
-        if not entries and before is None:
-            return
-        try:
-            after = self._publisher.publish(entries, now=at.now, boot=at.boot)
-        except PublishError as error:
-            self._publish_due = at.boot + PUBLISH_RETRY_SECONDS
-            self._events.emit("publish.failed", "error", reason=str(error))
-            return
-        if after is None:
-            return
-        self._heartbeat_due = True
-        self._retire(at)
-        self._events.emit("generation.published", "debug", generation=after.number)
-        for name, level, fields in publication_events(before, after):
-            self._events.emit(name, level, audit=True, **fields)
-
-    def _retire(self, at: Moment) -> None:
-        due = self._publisher.retire(at.boot)
-        self._retire_due = _NEVER if due is None else due
 
     # Start-up, and the end of `once`
 
@@ -244,8 +188,8 @@ class Daemon:
             self._exit = Exit.FAILED
 
     def _unready(self) -> tuple[tuple[str, str], ...]:
-        """Return the keys that hold up the agent, with the reason; one that was adopted does not hold up ``run``."""
-        generation = self._publisher.generation
+        """Return the keys that hold up the agent, and why; ``run`` is content with what it adopted."""
+        generation = self._publication.generation
         published = generation.keys if generation else {}
         unready = []
         for name, refresher in self._refreshers.items():
@@ -259,7 +203,7 @@ class Daemon:
     # What others see
 
     def _look(self, at: Moment) -> View:
-        generation = self._publisher.generation
+        generation = self._publication.generation
         status = Status(
             agent_version=__version__,
             pid=os.getpid(),
@@ -272,27 +216,19 @@ class Daemon:
         )
         return View(at.boot, status, generation, self._unready())
 
-    def _beat(self, view: View) -> None:
-        self._heartbeat_due = False
-        try:
-            self._publisher.write_status(serialize_status(view.status))
-        except PublishError as error:
-            self._events.emit("heartbeat.failed", "error", reason=str(error))
-
-    def _report(self, event: str, name: str) -> None:
-        self._events.emit(event, "warning", audit=True, name=name)
-
     def _start_services(self) -> None:
         # Imported late: log, metrics, HTTP and watchdog cost more time than fetching and publishing a key.
-        from agent.services import Services  # noqa: PLC0415
+        from agent.services import Services
 
-        self._services = Services(self._loaded, events=self._events, view=lambda: self.view, changed=self._changed)
+        self._services = Services(
+            self._loaded, events=self._events, view=lambda: self.view, changed=self._changed
+        )
         self._services.start()
 
     def _stop_services(self) -> None:
         if self._services is None:
-            # Nothing was started yet, or `once` needs nothing else: the events must reach the log all the same.
-            from agent import logs  # noqa: PLC0415
+            # Not started yet, or not needed by `once`: the events must reach the log all the same.
+            from agent import logs
 
             self._events.attach(logs.sink(self._loaded.settings.log))
         else:
@@ -319,26 +255,34 @@ class Daemon:
         self._refreshers = refreshers
 
     def _reload_config(self) -> None:
-        self._heartbeat_due = True
+        self._publication.heartbeat_due = True
+        before = self._loaded
         try:
             loaded = self._reload()
-            reasons = restart_reasons(self._loaded.settings, loaded.settings)
-            if reasons:
-                raise ConfigError(*reasons)
         except ConfigError as error:
-            if error.problems != self._config_problems:
-                self._config_problems = error.problems
-                self._events.emit("config.refused", "error", audit=True, problems=list(error.problems))
+            self._refuse_config(error.problems)
+            return
+        reasons = restart_reasons(before.settings, loaded.settings)
+        if reasons:
+            self._refuse_config(reasons)
             return
         self._config_problems = ()
-        if loaded.settings == self._loaded.settings:
-            return
         self._loaded = loaded
+        for warning in loaded.warnings:
+            if warning not in before.warnings:
+                self._events.emit("agent.warning", "warning", reason=warning)
+        if loaded.settings == before.settings:
+            return
         self._configure_keys()
         self._refresh_all()
         if self._services is not None:
             self._services.configure(loaded)
         self._events.emit("config.reloaded", audit=True, keys=list(loaded.settings.keys))
+
+    def _refuse_config(self, problems: tuple[str, ...]) -> None:
+        if problems != self._config_problems:
+            self._config_problems = problems
+            self._events.emit("config.refused", "error", audit=True, problems=list(problems))
 
     def _refresh_all(self) -> None:
         for refresher in self._refreshers.values():

@@ -41,7 +41,7 @@ class Events:
         self._past: list[Event] | None = []
         self._sinks: tuple[Sink, ...] = ()
 
-    def emit(self, name: str, level: Level = "info", *, audit: bool = False, **fields: object) -> None:
+    def emit(self, name: str, level: Level = "info", /, *, audit: bool = False, **fields: object) -> None:
         """Tell that ``name`` happened."""
         event = Event(name, level, self._now(), audit, fields)
         if self._past is not None:
@@ -50,14 +50,16 @@ class Events:
             sink(event)
 
     def attach(self, *sinks: Sink) -> None:
-        """Tell ``sinks``, instead of those before, of everything from now on, and the first ones of the past too."""
+        """Tell ``sinks`` instead of those before; the first ones are told of the past too."""
         past, self._past, self._sinks = self._past or [], None, sinks
         for event in past:
             for sink in sinks:
                 sink(event)
 
 
-def publication_events(before: Generation | None, after: Generation) -> Iterator[tuple[str, Level, dict[str, object]]]:
+def publication_events(
+    before: Generation | None, after: Generation
+) -> Iterator[tuple[str, Level, dict[str, object]]]:
     """Return what an auditor wants to know of a publication: name, level and fields of each event."""
     for name, keyring in after.keys.items():
         previous = before.keys.get(name) if before else None

@@ -5,6 +5,7 @@ Rules:
 
 - No exception is ever formatted here: a traceback with local variables would print what they hold.
 - A log that cannot be written (a closed pipe, a full disk) never stops the agent.
+- Audit events are told at every level.
 """
 
 import sys
@@ -30,7 +31,7 @@ def sink(settings: LogSettings) -> Sink:
     logger = structlog.wrap_logger(structlog.WriteLogger(sys.stderr), processors=[_in_reading_order, render])
 
     def tell(event: Event) -> None:
-        if _LEVELS[event.level] < least:
+        if _LEVELS[event.level] < least and not event.audit:
             return
         fields = dict(event.fields) | ({"audit": True} if event.audit else {})
         # OSError: the pipe or disk behind stderr; ValueError: it was closed.
@@ -40,6 +41,8 @@ def sink(settings: LogSettings) -> Sink:
     return tell
 
 
-def _in_reading_order(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _in_reading_order(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     return {**first, **event}

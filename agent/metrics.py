@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from agent.clock import moment
 from agent.events import Event
 from agent.view import View
-from keyferry.layout import active_index, state
+from keyferry.layout import states
 
 # From a cache's answer to the default timeout.
 _DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -43,10 +43,16 @@ class Metrics(Collector):
             registry=self._registry,
         )
         self._publications = Counter(
-            "keyferry_publish", "Generations published, and attempts that failed.", ("outcome",), registry=self._registry
+            "keyferry_publish",
+            "Generations published, and attempts that failed.",
+            ("outcome",),
+            registry=self._registry,
         )
         self._calls = Counter(
-            "keyferry_provider_calls", "Fetches begun at a provider.", ("key", "provider"), registry=self._registry
+            "keyferry_provider_calls",
+            "Fetches begun at a provider.",
+            ("key", "provider"),
+            registry=self._registry,
         )
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -76,7 +82,9 @@ class Metrics(Collector):
         view = self._view()
         if view is None:
             return
-        yield GaugeMetricFamily("keyferry_generation", "Number of the published generation.", view.status.generation)
+        yield GaugeMetricFamily(
+            "keyferry_generation", "Number of the published generation.", view.status.generation
+        )
         yield from _key_metrics(view)
         yield _version_metric(view)
 
@@ -85,7 +93,9 @@ def _key_metrics(view: View) -> Iterable[Metric]:
     def gauge(name: str, meaning: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"keyferry_{name}", meaning, labels=("key",))
 
-    last_success = gauge("last_success_timestamp_seconds", "When the provider last confirmed the key (Unix time).")
+    last_success = gauge(
+        "last_success_timestamp_seconds", "When the provider last confirmed the key (Unix time)."
+    )
     staleness = gauge("staleness_seconds", "Seconds since the provider last confirmed the key.")
     beyond_bound = gauge("beyond_bound", "1 if the key may lack a version that other replicas already have.")
     bound = gauge("bound_seconds", "The longest time this replica may take to have a new version.")
@@ -116,7 +126,6 @@ def _version_metric(view: View) -> Metric:
         return info
     now = max(moment().now, generation.published_at)
     for name, keyring in generation.keys.items():
-        active = active_index(keyring.versions, now)
-        for index, version in enumerate(keyring.versions):
-            info.add_metric((name, version.id, state(index, active)), 1.0)
+        for version, state in zip(keyring.versions, states(keyring.versions, now), strict=True):
+            info.add_metric((name, version.id, state), 1.0)
     return info

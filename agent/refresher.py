@@ -3,8 +3,7 @@
 
 Rules:
 
-- ``start`` asks the provider in a daemon thread of its own; at most one call is under way, so a provider that
-  hangs holds up neither a signal, nor another key, nor the agent's exit.
+- At most one call (agent.call) is under way; while it hangs, time goes on for everything else.
 - A call that exceeds the timeout counts as unavailable at once; what it brings later is dropped.
 - The next refresh is scheduled before anything else is done with a result.
 - A failure takes nothing from the held keyring; withdrawing it is the operator's choice (agent.health).
@@ -12,45 +11,33 @@ Rules:
 It does not publish, and it tells what happened only through ``Events``.
 """
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import random
+from typing import Final
 
 from agent import health, keyring, schedule
+from agent.call import Call, Caller
 from agent.clock import Moment
-from agent.errors import AgentError, RefreshError, UnavailableError
+from agent.errors import RefreshError, UnavailableError
 from agent.events import Events
-from agent.offer import Known, Offer, Offered
-from agent.providers import open_provider
-from agent.providers.base import Provider, fetch
+from agent.offer import Offer, Offered
 from agent.settings import KeySettings, Settings
 from keyferry.layout import Keyring
 from keyferry.status import KeyStatus, Skipped
 
 # A provider's clock a little ahead is normal; more than this delays activations noticeably.
-CLOCK_WARNING_SECONDS = 300.0
-
-
-@dataclass(eq=False)
-class Call:
-    """One question to a provider. Its result does not count once it is ``overdue`` or ``outdated``."""
-
-    key: str
-    started: Moment
-    overdue: bool = False
-    outdated: bool = False
-    result: Offer | RefreshError | None = field(default=None, repr=False)
+CLOCK_WARNING_SECONDS: Final = 300.0
 
 
 class Refresher:
     """The state of one key between its provider and the volume. Not thread-safe: the main loop owns it."""
 
-    def __init__(self, key: KeySettings, settings: Settings, *, events: Events, done: Callable[[Call], None]) -> None:
+    def __init__(
+        self, key: KeySettings, settings: Settings, *, events: Events, done: Callable[[Call], None]
+    ) -> None:
         """Start with nothing held; ``done`` is called in the call's thread when it has its result."""
         self._events = events
-        self._done = done
-        self._provider: Provider | None = None
+        self._caller = Caller(done)
         self._call: Call | None = None
         self._held: Keyring | None = None
         self._withdrawn: Keyring | None = None
@@ -76,7 +63,6 @@ class Refresher:
         if self._call is not None:
             self._call.outdated = True
             self._again = True
-        self._stale_provider = self._provider is not None
 
     def adopt(self, held: Keyring, record: health.Record) -> None:
         """Go on from what an agent before this one published and knew. It stays stale until confirmed."""
@@ -103,10 +89,10 @@ class Refresher:
 
     def turn(self, at: Moment) -> None:
         """Do what is due: give up an overdue call, start the next one, withdraw what has expired."""
-        call = self._call
-        if call and not call.overdue and at.boot >= call.started.boot + self._settings.refresh.timeout:
+        call, timeout = self._call, self._settings.refresh.timeout
+        if call and not call.overdue and at.boot >= call.started.boot + timeout:
             call.overdue = True
-            self._fail(UnavailableError(f"no answer within {self._settings.refresh.timeout:g} s"), call.started, at)
+            self._fail(UnavailableError(f"no answer within {timeout:g} s"), call.started, at)
         if self.due is not None and at.boot >= self.due:
             if call is None:
                 self._start(at)
@@ -135,20 +121,15 @@ class Refresher:
             if isinstance(call.result, Offer):
                 self._succeed(call, call.result, at)
             else:
-                self._fail(call.result or UnavailableError("the call ended without a result"), call.started, at)
+                self._fail(call.result, call.started, at)
         if self._again:
             self._again = False
             self.due = 0.0
 
-    @property
-    def calling(self) -> bool:
-        """Whether a call is under way whose result will count."""
-        return self._call is not None and not self._call.overdue
-
     def status(self, at: Moment) -> KeyStatus:
         """Return what the heartbeat says of this key."""
         record = self.record
-        staleness = record.staleness(at.boot)
+        staleness, limit = record.staleness(at.boot), schedule.longest_staleness(self._settings.refresh)
         return KeyStatus(
             provider=self.key.provider,
             freshness=health.freshness(record, self._settings.outage, longest_gap=self._gap, boot=at.boot),
@@ -163,40 +144,22 @@ class Refresher:
             bound_seconds=self.bound,
             activation_delay_seconds=self._settings.rotation.activation_delay,
             unstaged=self.unstaged,
-            beyond_bound=staleness is not None and staleness > schedule.longest_staleness(self._settings.refresh),
+            beyond_bound=staleness is not None and staleness > limit,
             withdrawn=self._withdrawn.withdrawn if self._withdrawn else None,
             skipped=self.skipped,
         )
 
     def _start(self, at: Moment) -> None:
         self.due = None
-        call = self._call = Call(self.key.name, at)
         self._events.emit("refresh.started", "debug", key=self.key.name, provider=self.key.provider)
-        known = keyring.known(self._held)
-        threading.Thread(
-            target=self._ask, args=(call, known), name=f"refresh-{self.key.name}", daemon=True
-        ).start()
-
-    def _ask(self, call: Call, known: Known) -> None:
-        """Run in the call's thread; only this thread touches the provider while the call is under way."""
-        try:
-            if self._stale_provider and self._provider is not None:
-                self._provider.close()
-                self._provider = None
-            if self._provider is None:
-                self._stale_provider = False
-                self._provider = open_provider(self.key, timeout=self._settings.refresh.timeout)
-            call.result = fetch(self._provider, known)
-        except RefreshError as error:
-            call.result = error
-        except AgentError as error:
-            call.result = UnavailableError(str(error))
-        finally:
-            self._done(call)
+        timeout = self._settings.refresh.timeout
+        self._call = self._caller.ask(self.key, keyring.known(self._held), at, timeout=timeout)
 
     def _succeed(self, call: Call, offer: Offer, at: Moment) -> None:
-        wait = schedule.after_success(self._settings.refresh, chance=random(), ttl_seconds=offer.ttl_seconds)  # noqa: S311
-        self.due = at.boot + wait
+        chance = random()  # noqa: S311 - jitter, not a secret
+        self.due = at.boot + schedule.after_success(
+            self._settings.refresh, chance=chance, ttl_seconds=offer.ttl_seconds
+        )
         try:
             merged = keyring.merge(self._held, offer, key=self.key, rules=self._rules, now=at.now)
         except RefreshError as error:
@@ -240,6 +203,7 @@ class Refresher:
             provider=self.key.provider,
             outcome=error.outcome,
             reason=error.reason,
+            duration=round(at.boot - began.boot, 6),
             failures=failures,
             retry_in=round(wait, 3),
         )

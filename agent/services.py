@@ -19,14 +19,16 @@ from agent.web import Server
 class Services:
     """Starts, reconfigures and stops them together."""
 
-    def __init__(self, loaded: Loaded, *, events: Events, view: Callable[[], View | None], changed: Notify) -> None:
+    def __init__(
+        self, loaded: Loaded, *, events: Events, view: Callable[[], View | None], changed: Notify
+    ) -> None:
         """Keep the arguments; ``start`` begins."""
         self._loaded = loaded
         self._events = events
         self._changed = changed
         self._metrics = Metrics(view)
         self._server = Server(loaded.settings.http, view, self._metrics)
-        self._watcher: Watcher | None = Watcher(loaded.settings.volume.path, changed)
+        self._watcher = Watcher(loaded.settings.volume.path, notify=changed, warn=self._warn)
 
     def start(self) -> None:
         """Begin to log, serve and watch. Raises ``ConfigError`` if HTTP cannot listen."""
@@ -34,35 +36,30 @@ class Services:
         address = self._server.start()
         if address is not None:
             self._events.emit("http.listening", address=address)
-        self._start_watcher()
+        self._watcher.start(_files(self._loaded))
+        # What changed between reading and watching would go unseen; looking again is cheap.
+        sources = {file for key in self._loaded.settings.keys.values() for file in key.source_files}
+        self._changed({*self._loaded.files, *sources}, True)  # noqa: FBT003 - as the watcher calls it
 
     def configure(self, loaded: Loaded) -> None:
         """Log and watch as ``loaded`` says; what it may not change was refused before."""
         self._loaded = loaded
         self._events.attach(logs.sink(loaded.settings.log), self._metrics.count)
-        if self._watcher is not None:
-            self._watcher.watch(_files(loaded))
+        self._watcher.watch(_files(loaded))
+
+    def check(self) -> None:
+        """Tell it if the watcher has ended by itself. The agent goes on without."""
+        if self._watcher.broken:
+            self._watcher.stop()
+            self._warn("the watcher has ended: changes are seen by the timer and by SIGHUP only")
 
     def stop(self) -> None:
         """End serving and watching."""
-        if self._watcher is not None:
-            self._watcher.stop()
+        self._watcher.stop()
         self._server.stop()
 
-    def _start_watcher(self) -> None:
-        watcher = self._watcher
-        if watcher is None:
-            return
-        try:
-            watcher.start(_files(self._loaded))
-        except OSError as error:
-            self._watcher = None
-            reason = f"cannot watch files ({error.strerror}): changes are seen by the timer and by SIGHUP only"
-            self._events.emit("agent.warning", "warning", reason=reason)
-            return
-        # Whatever changed between reading and watching would go unseen; looking again is cheap and changes nothing.
-        sources = {file for key in self._loaded.settings.keys.values() for file in key.source_files}
-        self._changed({*self._loaded.files, *sources}, True)
+    def _warn(self, reason: str) -> None:
+        self._events.emit("agent.warning", "warning", reason=reason)
 
 
 def _files(loaded: Loaded) -> set[Path]:

@@ -6,7 +6,8 @@ Rules:
 - A file is watched through its directory, since a ConfigMap changes by a swap of ``..data`` beside it and an
   editor by a rename onto it. What counts is whether the file behind the name is another one now.
 - Events come in bursts; one message is posted when they have been quiet for a moment.
-- It only says that something changed. Missing an event is harmless: the timer is still there.
+- It only says that something changed. Missing an event is harmless: the timer is still there. So what cannot
+  be watched is told, and the rest is watched all the same.
 """
 
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -30,9 +31,11 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
-from watchdog.observers.api import ObservedWatch
 
 from keyferry.layout import STATUS_DIRECTORY
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver, ObservedWatch
 
 QUIET_SECONDS: Final = 0.02
 # A burst that never ends (a busy log in the same directory) must not hold the message back for ever.
@@ -58,13 +61,15 @@ _Signature = tuple[int, ...] | None
 class Watcher(FileSystemEventHandler):
     """Watches files and the volume; calls ``notify(files, volume_changed)`` in a thread of its own."""
 
-    def __init__(self, volume: Path, notify: Notify) -> None:
-        """Keep the arguments; ``start`` watches."""
-        self._volume = str(volume)
-        self._status = str(volume / STATUS_DIRECTORY)
+    def __init__(self, volume: Path, *, notify: Notify, warn: Callable[[str], None]) -> None:
+        """Keep the arguments; ``start`` watches. ``warn`` hears, in that thread, what is not watched."""
+        # Resolved: inotify would watch a link in the place of the directory behind it.
+        self._volume = str(volume.resolve())
+        self._status = f"{self._volume}/{STATUS_DIRECTORY}"
         self._notify = notify
-        self._observer = Observer()
-        self._watches: dict[Path, ObservedWatch] = {}
+        self._warn = warn
+        self._observer: BaseObserver | None = None
+        self._watches: dict[str, ObservedWatch] = {}
         self._signatures: dict[Path, _Signature] = {}
         self._volume_touched = False
         self._touched = threading.Event()
@@ -72,28 +77,45 @@ class Watcher(FileSystemEventHandler):
         self._teller = threading.Thread(target=self._tell_changes, name="watcher", daemon=True)
 
     def start(self, files: Iterable[Path]) -> None:
-        """Watch ``files`` and the volume. Raises ``OSError`` where the system gives no more watches."""
-        self._observer.schedule(self, self._volume, recursive=True, event_filter=_CHANGES)
+        """Watch ``files`` and the volume."""
+        try:
+            self._observer = Observer()
+            # First, so that a directory that cannot be watched does not keep the others from it.
+            self._observer.start()
+        except OSError as error:
+            self._observer = None
+            self._warn(_unwatched("files", error))
+            return
+        self._schedule(self._volume, recursive=True)
         self.watch(files)
-        self._observer.start()
         self._teller.start()
 
     def watch(self, files: Iterable[Path]) -> None:
         """Watch these files instead of those before. A directory that does not exist is not watched."""
+        if self._observer is None:
+            return
         wanted = {file: self._signatures.get(file, _signature(file)) for file in files}
-        directories = {file.parent for file in wanted}
-        for directory in [old for old in self._watches if old not in directories]:
+        directories = {str(file.parent.resolve()) for file in wanted if file.parent.is_dir()}
+        for directory in self._watches.keys() - directories:
             self._observer.unschedule(self._watches.pop(directory))
-        for directory in directories:
-            if directory not in self._watches and directory.is_dir():
-                self._watches[directory] = self._observer.schedule(self, str(directory), event_filter=_CHANGES)
+        for directory in directories - self._watches.keys():
+            watch = self._schedule(directory)
+            if watch is not None:
+                self._watches[directory] = watch
         self._signatures = wanted
+
+    @property
+    def broken(self) -> bool:
+        """Whether it should be watching and one of its threads has ended."""
+        return self._observer is not None and not (self._observer.is_alive() and self._teller.is_alive())
 
     def stop(self) -> None:
         """Stop watching."""
         self._stopping = True
         self._touched.set()
-        self._observer.stop()
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer = None
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Note that something happened; runs in the observer's thread."""
@@ -104,6 +126,14 @@ class Watcher(FileSystemEventHandler):
         if path == self._volume or path.startswith(f"{self._volume}/"):
             self._volume_touched = True
         self._touched.set()
+
+    def _schedule(self, directory: str, *, recursive: bool = False) -> "ObservedWatch | None":
+        assert self._observer is not None  # noqa: S101 - for the type checker
+        try:
+            return self._observer.schedule(self, directory, recursive=recursive, event_filter=_CHANGES)
+        except OSError as error:
+            self._warn(_unwatched(directory, error))
+            return None
 
     def _tell_changes(self) -> None:
         while True:
@@ -125,6 +155,10 @@ class Watcher(FileSystemEventHandler):
             if not self._touched.wait(QUIET_SECONDS):
                 return
         self._touched.clear()
+
+
+def _unwatched(what: str, error: OSError) -> str:
+    return f"cannot watch {what} ({error.strerror}): changes there are seen by the timer and by SIGHUP only"
 
 
 def _signature(file: Path) -> _Signature:

@@ -3,13 +3,15 @@
 
 Rules:
 
-- Exact paths, GET and HEAD only; everything else is 404 or 405. Nothing here holds a secret.
+- Exact paths, GET and HEAD only; everything else is 404 or 405, and nothing that a client sent comes back.
+- Nothing here holds a secret.
 - /livez: the loop turns. /readyz: every key can be read; staleness never makes it fail, since every pod would
   leave the service at the same moment.
 - What names keys or reasons (/status, and the details of /readyz) is told to the loopback only.
 - One listener for both families: probes may come by IPv6.
 """
 
+import errno
 import ipaddress
 import json
 import socket
@@ -17,17 +19,21 @@ import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Final
 
 from agent.clock import moment
 from agent.errors import ConfigError
 from agent.metrics import Metrics
 from agent.settings import HttpSettings
 from agent.view import View
+from keyferry.status import serialize_status
 
 # The loop turns every 5 s when nothing happens; six missed turns are no pause.
 STUCK_AFTER_SECONDS: Final = 30.0
 _REQUEST_SECONDS: Final = 5.0
+# `stop` wakes the listener itself, so nothing has to be looked for in between.
+_POLL_SECONDS: Final = 3600.0
+_NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 Answer = tuple[HTTPStatus, str, bytes]
 
@@ -55,15 +61,18 @@ class Server:
         except OSError as error:
             message = (
                 f"http.listen: cannot listen on {host or '*'}:{port} ({error.strerror}); "
-                "choose another port, or \"off\""
+                'choose another port, or "off"'
             )
             raise ConfigError(message) from error
-        threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="http", daemon=True
+        ).start()
         return f"{host or '*'}:{self._server.server_address[1]}"
 
     def stop(self) -> None:
         """Stop serving."""
         if self._server is not None:
+            self._server.socket.shutdown(socket.SHUT_RDWR)
             self._server.shutdown()
             self._server.server_close()
 
@@ -77,7 +86,7 @@ class Server:
             case "/metrics":
                 return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render()
             case "/status" if local and view is not None:
-                return HTTPStatus.OK, "application/json", _json(describe(view))
+                return HTTPStatus.OK, "application/json", _describe(view)
             case "/status" if view is not None:
                 return HTTPStatus.FORBIDDEN, "text/plain", b"/status is for the loopback only\n"
             case _:
@@ -104,7 +113,9 @@ def _readyz(view: View | None, *, local: bool) -> Answer:
     return status, "text/plain; charset=utf-8", ("\n".join(lines) + "\n").encode()
 
 
-def _json(document: object) -> bytes:
+def _describe(view: View) -> bytes:
+    """Return the heartbeat of this moment, and which keys cannot be read."""
+    document = json.loads(serialize_status(view.status)) | {"unready": dict(view.unready)}
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
@@ -112,15 +123,15 @@ class _Listener(ThreadingHTTPServer):
     """One socket for IPv4 and IPv6, or for the family of the configured host."""
 
     daemon_threads = True
-    allow_reuse_address = True
+    request_queue_size = 64
 
     def __init__(self, host: str, port: int, answer: Callable[..., Answer]) -> None:
         self.answer = answer
-        self.address_family = socket.AF_INET6 if (not host or ":" in host) and socket.has_ipv6 else socket.AF_INET
+        self.address_family = socket.AF_INET6 if not host or ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
-        except OSError:
-            if host or self.address_family == socket.AF_INET:
+        except OSError as error:
+            if host or error.errno not in _NO_IPV6:
                 raise
             # No IPv6 on this node: IPv4 alone serves every probe that can come.
             self.address_family = socket.AF_INET
@@ -135,7 +146,7 @@ class _Listener(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "keyferry", self.server_address[1]
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a client that goes away is no event, and a traceback has no place in the log."""
 
 
@@ -147,16 +158,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         local = _is_loopback(self.client_address[0])
-        status, kind, body = self.server.answer(self.path.partition("?")[0], local=local)
+        self._send(*self.server.answer(self.path.partition("?")[0], local=local))
+
+    do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """Refuse in one line; the base class would quote the request, and not know other methods."""
+        status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
+        self._send(status, "text/plain", f"{status.phrase.lower()}\n".encode())
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-    do_HEAD = do_GET
 
     def log_message(self, *_: object) -> None:
         """Say nothing: probes come every second."""
