@@ -13,6 +13,7 @@ Rules:
 """
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -38,6 +39,11 @@ listener "tcp" {{
 }}
 api_addr = "https://127.0.0.1:{port}"
 cluster_addr = "https://127.0.0.1:{cluster_port}"
+audit "file" "requests" {{
+  options {{
+    file_path = "{home}/requests.log"
+  }}
+}}
 """
 
 
@@ -124,12 +130,35 @@ class OpenBao:
         """Write a new version of a KV v2 secret."""
         self.root.secrets.kv.v2.create_or_update_secret(path, fields, mount_point=mount)
 
-    def token(self, policy: str, **options: Any) -> str:
-        """Return a new token with the default policy and ``policy`` (HCL)."""
-        name = f"policy-{time.monotonic_ns()}"
-        self.root.sys.create_or_update_policy(name, policy)
-        answer = self.root.auth.token.create(policies=[name], **options)
+    def policy(self, name: str, *grants: str) -> None:
+        """Make the policy ``name`` allow reading ``grants``, paths as policies write them, and nothing else."""
+        rules = [f'path "{path}" {{ capabilities = ["read"] }}' for path in grants]
+        self.root.sys.create_or_update_policy(
+            name, "\n".join(rules) or 'path "nothing" { capabilities = ["deny"] }'
+        )
+
+    def token(self, *policies: str, **options: Any) -> str:
+        """Return a new token with the default policy and ``policies``; hvac's ``options`` give it a life."""
+        answer = self.root.auth.token.create(policies=list(policies), **options)
         return str(answer["auth"]["client_token"])
+
+    def throttle(self, mount: str) -> None:
+        """Answer 429 to whatever comes to ``mount``, with a wish when to come back."""
+        quotas = "/v1/sys/quotas"
+        self.root.adapter.post(f"{quotas}/config", json={"enable_rate_limit_response_headers": True})
+        quota = {"path": mount, "rate": 1, "interval": "60s"}
+        self.root.adapter.post(f"{quotas}/rate-limit/{mount}", json=quota)
+        # The one request a minute that is allowed.
+        self.root.adapter.get(f"/v1/{mount}/anything", raise_exception=False)
+
+    def reads(self, path: str) -> int:
+        """Return how many GET requests for the API path ``path`` came in so far."""
+        with (self.home / "requests.log").open() as log:
+            entries = map(json.loads, log)
+            wanted = {"operation": "read", "path": path}
+            return sum(
+                entry["type"] == "request" and entry["request"].items() >= wanted.items() for entry in entries
+            )
 
     def _configure(self) -> None:
         self.ca.cert_pem.write_to_path(str(self.ca_file))
