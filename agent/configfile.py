@@ -66,21 +66,20 @@ def _check_depth(events: Iterator[Any]) -> None:
 
 def _duplicates(node: "Node | None", place: str, seen: set[int]) -> Iterator[Problem]:
     # An alias leads to the same node again, or even into itself.
-    if id(node) in seen:
+    if node is None or isinstance(node.value, str) or id(node) in seen:
         return
     seen.add(id(node))
-    if node is None or isinstance(node.value, str):
-        return
     lines: dict[str, int] = {}
     for item in node.value:
         if not isinstance(item, tuple):
             yield from _duplicates(item, place, seen)
             continue
-        name_node, value_node = item
-        name = name_node.value if isinstance(name_node.value, str) else ""
+        name, line = item[0].value, item[0].start_mark.line + 1
+        if not isinstance(name, str):
+            continue
         inside = join(place, shown_name(name))
-        line = name_node.start_mark.line + 1
-        if lines.setdefault(name, line) != line:
+        if name in lines:
             wrong = f"stands on line {lines[name]} and again on line {line}"
             yield Problem(inside, wrong, "each name once", "remove one of them")
-        yield from _duplicates(value_node, inside, seen)
+        lines[name] = line
+        yield from _duplicates(item[1], inside, seen)

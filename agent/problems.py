@@ -13,7 +13,7 @@ import re
 from typing import Final, NamedTuple
 
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_-]{0,31}"
-_MAX_SHOWN: Final = 60
+_MAX_SHOWN: Final = 120
 
 
 class Problem(NamedTuple):
