@@ -11,58 +11,78 @@ Rules:
 
 - ``versions`` is in order of activation. ``activates_at`` is optional; where it is missing the agent stages.
 - ``material`` is the text of the key, verbatim; ``binary`` holds bytes as base64 instead. One of them.
+- In a wrapped keyring each version has ``ciphertext`` instead, as the store's own tool writes it. One file is
+  plain or wrapped: an entry in the clear would let whoever can write the file choose the key.
 - ``key`` names the key that the file was made for: a file that was mounted in another's place is refused.
 - What is wrong with one version's material is that version's problem. Everything else refuses the file, since
   a truncated or mixed-up list must never look like a shorter one.
 - A list with one version says that no version came before it.
+
+It is documented for people in docs/wrapped-keyring.md, for machines in docs/schemas/keyring-file.schema.json.
 """
 
 import base64
-import json
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from agent.errors import MalformedError
 from agent.offer import Offered
 from agent.providers.values import text_material
-from keyferry.document import DocumentError, Fields
+from keyferry.document import DocumentError, Fields, parse_object
 from keyferry.material import Material
 
 SCHEMA: Final = "keyferry-keyring/v1"
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """One version in a wrapped keyring: what is offered, but for the material, and its ciphertext."""
+
+    offered: Offered
+    ciphertext: str | MalformedError
+
 
 def parse_keyring(data: bytes, key_name: str, place: str) -> tuple[Offered, ...]:
-    """Return the versions in ``data``, a keyring file for ``key_name``; ``place`` begins each message.
+    """Return the versions in ``data``, a plain keyring for ``key_name``; ``place`` begins each message.
 
     Raises ``MalformedError``, never with a value in it.
     """
+
+    def read(entry: Fields, *, first: bool) -> Offered:
+        return _offered(entry, _tried(entry, _material), first=first)
+
+    return _versions(data, key_name, place, read)
+
+
+def parse_wrapped_keyring(data: bytes, key_name: str, place: str) -> tuple[Wrapped, ...]:
+    """Return the versions in ``data``, a wrapped keyring, like ``parse_keyring``."""
+
+    def read(entry: Fields, *, first: bool) -> Wrapped:
+        return Wrapped(_offered(entry, None, first=first), _tried(entry, _ciphertext))
+
+    return _versions(data, key_name, place, read)
+
+
+def _versions(data: bytes, key_name: str, place: str, read: Callable[..., T]) -> tuple[T, ...]:
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        # `from None`: a JSONDecodeError carries the whole document.
-        message = f"{place} is not JSON"
-        raise MalformedError(message) from None
-    try:
-        root = Fields(document, place)
+        root = parse_object(data, place)
         root.choice("schema", (SCHEMA,))
         if root.text("key") != key_name:
             root.fail("key", f"is not {key_name!r}: this file was made for another key")
         entries = list(root.objects("versions"))
-        versions = tuple(_offered(entry, first=len(entries) == 1) for entry in entries)
-        if not versions:
+        if not entries:
             root.fail("versions", "is empty; a keyring has at least one")
-        if len({version.id for version in versions}) != len(versions):
+        if len({entry.text("id") for entry in entries}) != len(entries):
             root.fail("versions", "has two with the same id")
+        return tuple(read(entry, first=len(entries) == 1) for entry in entries)
     except DocumentError as error:
         raise MalformedError(str(error)) from None
-    return versions
 
 
-def _offered(entry: Fields, *, first: bool) -> Offered:
-    material: Material | MalformedError
-    try:
-        material = _material(entry)
-    except (DocumentError, MalformedError) as error:
-        material = MalformedError(str(error))
+def _offered(entry: Fields, material: Material | MalformedError | None, *, first: bool) -> Offered:
     return Offered(
         id=entry.text("id"),
         created_at=entry.time("created_at"),
@@ -72,7 +92,16 @@ def _offered(entry: Fields, *, first: bool) -> Offered:
     )
 
 
+def _tried(entry: Fields, read: Callable[[Fields], T]) -> T | MalformedError:
+    try:
+        return read(entry)
+    except (DocumentError, MalformedError) as error:
+        return MalformedError(str(error))
+
+
 def _material(entry: Fields) -> Material:
+    if "ciphertext" in entry.document:
+        entry.fail("ciphertext", "is wrapped: a provider that unwraps reads it, such as aws-kms, not file")
     text = entry.optional("material", entry.text)
     binary = entry.optional("binary", entry.text)
     if (text is None) == (binary is None):
@@ -83,3 +112,12 @@ def _material(entry: Fields) -> Material:
         return Material(base64.b64decode(binary or "", validate=True), binary=True)
     except ValueError:
         entry.fail("binary", "is not base64")
+
+
+def _ciphertext(entry: Fields) -> str:
+    for name in ("material", "binary"):
+        if name in entry.document:
+            entry.fail(
+                name, "holds the key in the clear; remove it, and rotate: whoever read it knows the key"
+            )
+    return entry.text("ciphertext")

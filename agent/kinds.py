@@ -118,6 +118,13 @@ STORE_PATH: Final = Kind(
     hint="write it as the store's own tool takes it, mount included, such as secret/app/master-key",
     read=parsing.read_store_path,
 )
+# Not shown: who pastes the key itself instead of its ciphertext must not find it in the log as well.
+KEYRING: Final = Kind(
+    allowed="an absolute path, or the text of a wrapped keyring or ciphertext",
+    hint="name the file, or fill the text in from ${VARIABLE}",
+    read=parsing.read_keyring,
+    secret=True,
+)
 # A URL may carry a password before its host, and a variable's name may be mistaken for its value: not shown.
 ADDRESS: Final = Kind(
     allowed="http or https, a host and perhaps a port",

@@ -129,6 +129,16 @@ def read_path(text: str) -> Path:
     return Path(text)
 
 
+def read_keyring(text: str) -> Path | str:
+    """Return the path of a keyring's file, or its text: no ciphertext begins with a slash."""
+    if text.startswith("/"):
+        return read_path(text)
+    if not text.strip():
+        message = "is empty"
+        raise WrongValueError(message)
+    return text
+
+
 def read_store_path(text: str) -> str:
     """Return a path inside a key store, without slashes around it."""
     path = text.strip("/")

@@ -20,6 +20,7 @@ from agent.sources.base import about
 from agent.sources.env import EnvSource
 from agent.sources.file import FileSource
 from agent.sources.vault import VaultAuth, VaultSource
+from agent.sources.wrapped import WrappedSource
 from keyferry.layout import DEFAULT_PATH
 from keyferry.material import ENCODINGS, Encoding
 
@@ -39,6 +40,7 @@ __all__ = [
     "VaultAuth",
     "VaultSource",
     "VolumeSettings",
+    "WrappedSource",
 ]
 
 Reaction = Literal["keep", "withdraw"]
@@ -295,7 +297,8 @@ class KeySettings:
     @property
     def mounted(self) -> bool:
         """Whether a new value arrives through a mounted ConfigMap or Secret, hence late."""
-        return isinstance(self.source, FileSource) and self.source.mounted
+        source = self.source
+        return isinstance(source, FileSource | WrappedSource) and bool(source.source_files) and source.mounted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A wrapped keyring, and what all providers that unwrap one have in common.
+
+    class SomeKmsProvider:
+        def fetch(self, known: Known) -> Offer:
+            return self._keyring.fetch(known, self._unwrap)
+
+        def _unwrap(self, ciphertext: Ciphertext) -> bytes: ...
+
+Rules:
+
+- The keyring comes from a file, which is read at each fetch, or stands in the configuration. A text that is
+  no JSON object is a bare ciphertext: one version without a name, a time or a binding.
+- Key name and version id are bound into each ciphertext, so that an entry cannot be relabelled.
+- The newest version and the one that is active by the keyring's own times are unwrapped at every fetch: that
+  is how a disabled key is noticed. So is whatever changed since it was unwrapped; the rest is known. Once
+  one is denied nothing counts as known, since one key unwraps them all and any of them may be in use.
+- What is wrong with one version is that version's problem; what is unavailable ends the fetch.
+"""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from agent.errors import DeniedError, MalformedError, RefreshError, UnavailableError
+from agent.keyring_file import Wrapped, parse_wrapped_keyring
+from agent.offer import Known, Offer, Offered
+from agent.providers.files import read_file
+from agent.providers.values import raw_material, unversioned
+from agent.settings import KeySettings, WrappedSource
+from keyferry.material import Material
+
+KEY_NAME: Final = "keyferry:key"
+VERSION_ID: Final = "keyferry:version"
+
+_UNSTAGED: Final = (
+    "a bare ciphertext has no history; a wrapped keyring shows the next version before it is used"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ciphertext:
+    """What is to be unwrapped: the store's own ``text`` for it, and what was bound into it.
+
+    ``binding`` is empty for a bare ciphertext. ``place`` names it in messages.
+    """
+
+    text: str = field(repr=False)
+    place: str
+    binding: Mapping[str, str]
+
+    @property
+    def aad(self) -> bytes:
+        """The binding as additional authenticated data: JSON with sorted names and no blanks, or nothing."""
+        if not self.binding:
+            return b""
+        return json.dumps(self.binding, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+    def decoded(self) -> bytes:
+        """Return the bytes of a ciphertext in base64; ``MalformedError`` if it is none."""
+        try:
+            # Tools wrap base64 into lines.
+            return base64.b64decode("".join(self.text.split()), validate=True)
+        except ValueError:
+            message = f"{self.place} is not base64; write the ciphertext as the store's own tool prints it"
+            raise MalformedError(message) from None
+
+
+Unwrap: TypeAlias = Callable[[Ciphertext], bytes]
+"""Returns what was wrapped, or raises ``RefreshError``: unavailable, or else about this ciphertext only."""
+
+
+class WrappedKeyring:
+    """The wrapped keyring of one key."""
+
+    def __init__(self, key: KeySettings, source: WrappedSource) -> None:
+        """Keep where the keyring of ``key`` is; it is read at each fetch."""
+        self._key = key
+        self._source = source
+        self._unwrapped: dict[str, str] = {}
+
+    def fetch(self, known: Known, unwrap: Unwrap) -> Offer:
+        """Return the keyring's versions, unwrapped by ``unwrap`` where they are not known."""
+        place, data = self._read()
+        if not data.lstrip().startswith(b"{"):
+            return self._bare(data, place, unwrap)
+        entries = parse_wrapped_keyring(data, self._key.name, place)
+        always = {entries[-1].offered.id, _active(entries).offered.id}
+        offered: list[Offered] = []
+        denied = False
+        for entry in reversed(entries):
+            if not denied and entry.offered.id not in always and self._is_known(entry, known):
+                offered.append(entry.offered)
+                continue
+            version = self._version(entry, place, unwrap)
+            denied = denied or isinstance(version.material, DeniedError)
+            offered.append(version)
+        return Offer(tuple(offered[::-1]))
+
+    def _read(self) -> tuple[str, bytes]:
+        if isinstance(self._source.keyring, str):
+            return "the configured keyring", self._source.keyring.encode()
+        return f"file {self._source.keyring}", read_file(self._source.keyring)
+
+    def _is_known(self, entry: Wrapped, known: Known) -> bool:
+        offered = entry.offered
+        # Not by its id alone: a ciphertext can be replaced in place.
+        same = self._unwrapped.get(offered.id) == entry.ciphertext
+        return same and offered.id in known and known[offered.id] == offered.created_at
+
+    def _version(self, entry: Wrapped, place: str, unwrap: Unwrap) -> Offered:
+        offered = entry.offered
+        binding = {KEY_NAME: self._key.name, VERSION_ID: offered.id}
+        try:
+            if isinstance(entry.ciphertext, MalformedError):
+                raise entry.ciphertext
+            ciphertext = Ciphertext(entry.ciphertext, f"version {offered.id} in {place}", binding)
+            material = self._material(ciphertext, unwrap)
+        except UnavailableError:
+            raise
+        except RefreshError as error:
+            self._unwrapped.pop(offered.id, None)
+            return replace(offered, material=error)
+        self._unwrapped[offered.id] = entry.ciphertext
+        return replace(offered, material=material)
+
+    def _bare(self, data: bytes, place: str, unwrap: Unwrap) -> Offer:
+        try:
+            text = data.decode("ascii").strip()
+        except UnicodeDecodeError:
+            message = f"{place} is neither a keyring nor a ciphertext in text; write a binary one as base64"
+            raise MalformedError(message) from None
+        material = self._material(Ciphertext(text, f"the ciphertext in {place}", {}), unwrap)
+        return unversioned(material, self._key, place, unstaged=_UNSTAGED)
+
+    def _material(self, ciphertext: Ciphertext, unwrap: Unwrap) -> Material:
+        plain = unwrap(ciphertext)
+        return raw_material(plain, f"what {ciphertext.place} holds", binary=self._key.encoding == "binary")
+
+
+def _active(entries: tuple[Wrapped, ...]) -> Wrapped:
+    """Return the last version whose time has come as far as the keyring says, else the first."""
+    now = time.time()
+    come = [entry for entry in entries if (entry.offered.activates_at or 0) <= now]
+    return come[-1] if come else entries[0]
