@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens in the demo, in order.
+
+Rules:
+
+- It waits for what must happen, each wait with a deadline, and says what did not happen. It pauses only to let
+  people see a state.
+- The settings are those of production, made shorter: the agents check them, the bound included.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from agent.schedule import bound
+from agent.settings import RefreshSettings, RotationSettings
+from examples.demo.app import create_store
+from examples.demo.console import Console
+from examples.demo.pod import Message, Pod
+from examples.demo.store import Notice, Store
+from examples.demo.timeline import Rotation, Span, Timeline
+
+REFRESH = RefreshSettings(interval=1.5, jitter=0.1, timeout=0.6, max_backoff=0.3)
+ROTATION = RotationSettings(activation_delay=6.0, clock_skew=0.0)
+# A version reaches every replica within this, or the design is wrong.
+BOUND_SECONDS = bound(REFRESH, ROTATION, mounted=False)
+
+START_SECONDS = 20.0
+# How late an app may use a version that is due, on a machine that does other things too.
+LATEST_SECONDS = 2.0
+PAUSE_SECONDS = 0.8
+CLEAR_SECONDS = 0.6
+
+
+class DemoError(Exception):
+    """Something did not happen, or should not have."""
+
+
+class Story:
+    """Tells the story once."""
+
+    def __init__(
+        self,
+        store: Store,
+        pods: Sequence[Pod],
+        inbox: SimpleQueue[Message],
+        timeline: Timeline,
+        console: Console,
+    ) -> None:
+        """Keep who plays; ``inbox`` is where the pods' apps are heard."""
+        self._store = store
+        self._pods = pods
+        self._inbox = inbox
+        self._timeline = timeline
+        self._console = console
+
+    def tell(self, records: Path, *, in_memory: bool) -> None:
+        """Play it to its end; raises ``DemoError`` where it goes wrong."""
+        self._begin(records, in_memory=in_memory)
+        self._rotate("timer", "timer", "nobody is told")
+        self._wait_until_active()
+        self._rotate("file", "file event", self._store.watched)
+        self._outage()
+        self._rotate("signal", "SIGHUP", "then keyferry-agent refresh")
+        self._wait_until_active()
+        self._timeline.ended = time.time()
+        self._judge()
+
+    def _begin(self, records: Path, *, in_memory: bool) -> None:
+        create_store(records)
+        self._timeline.rotations.append(Rotation("1", self._timeline.began, "start"))
+        self._console.row("store", "version 1 is there")
+        for pod in self._pods:
+            pod.configure(
+                {
+                    "volume": {"path": str(pod.volume), "require_tmpfs": in_memory},
+                    "refresh": durations(
+                        interval=REFRESH.interval, timeout=REFRESH.timeout, max_backoff=REFRESH.max_backoff
+                    )
+                    | {"jitter": f"{REFRESH.jitter:.0%}"},
+                    "rotation": durations(
+                        activation_delay=ROTATION.activation_delay, clock_skew=ROTATION.clock_skew
+                    ),
+                    "http": {"listen": "off"},
+                    "keys": {"master": self._store.settings(pod.name) | {"encoding": "base64url", "length": 32}},
+                }
+            )
+            self._console.row(f"agent {pod.name}", f"started, pid {pod.start_agent()}")
+            pod.start_app(records)
+        self._until(lambda: self._timeline.everywhere("1", "active"), START_SECONDS, "the apps did not get version 1")
+        self._pause()
+
+    def _rotate(self, notice: Notice, found_by: str, how: str) -> None:
+        if notice != "timer":
+            self._until(self._no_timer_soon, BOUND_SECONDS, "the agents refresh more often than they should")
+        version = str(len(self._timeline.rotations) + 1)
+        # The clock is read first: what the store itself takes counts too.
+        self._timeline.rotations.append(Rotation(version, time.time(), found_by))
+        self._console.row("store", f"version {version} written, {how}")
+        self._store.rotate(notice)
+        if notice == "signal":
+            self._refresh()
+        message = f"version {version} did not reach every app within the bound, {BOUND_SECONDS:.1f} s"
+        self._until(lambda: self._timeline.everywhere(version, "pre-active"), BOUND_SECONDS, message)
+
+    def _no_timer_soon(self) -> bool:
+        """Tell whether no agent would find a new version by its timer in the next moment anyway."""
+        turns = [status.next_refresh_at for pod in self._pods if (status := pod.status) is not None]
+        return all(turn is not None and turn > time.time() + CLEAR_SECONDS for turn in turns)
+
+    def _refresh(self) -> None:
+        self._timeline.signals.append(time.time())
+        commands = [pod.refresh() for pod in self._pods]
+        self._until(
+            lambda: all(command.poll() is not None for command in commands), START_SECONDS, "refresh did not come back"
+        )
+        if any(command.returncode for command in commands):
+            message = f"keyferry-agent refresh exited with {[command.returncode for command in commands]}"
+            raise DemoError(message)
+
+    def _wait_until_active(self) -> None:
+        version = self._timeline.rotations[-1].version
+        due = max(self._timeline.due[pod.name, version] for pod in self._pods)
+        self._until(
+            lambda: self._timeline.everywhere(version, "active"),
+            due - time.time() + LATEST_SECONDS,
+            f"version {version} was due, but not every app uses it",
+        )
+        self._pause()
+
+    def _outage(self) -> None:
+        """Take the store away, kill one agent, let the version activate without either, and bring both back."""
+        timeline, console, first = self._timeline, self._console, self._pods[0]
+        self._pause()
+        timeline.away = Span(time.time())
+        console.row("store", f"away: {self._store.absence}")
+        self._store.go_away()
+        self._pause()
+        timeline.killed[first.name] = Span(time.time())
+        first.kill_agent()
+        console.row(f"agent {first.name}", "killed by SIGKILL; its app goes on with the volume")
+        self._wait_until_active()
+        pid = first.start_agent()
+        console.row(f"agent {first.name}", f"started, pid {pid}, while the store is away")
+        self._until(lambda: first.status is not None, START_SECONDS, "the restarted agent did not take over the volume")
+        timeline.killed[first.name].end = time.time()
+        console.row(f"agent {first.name}", f"took over what is published; what it knows is {first.freshness}")
+        self._pause()
+        self._store.come_back()
+        timeline.away.end = time.time()
+        console.row("store", "back")
+        self._until(self._all_fresh, START_SECONDS, "the agents did not find the store again")
+        console.row("agents", "fresh again")
+        self._pause()
+
+    def _all_fresh(self) -> bool:
+        statuses = [pod.status for pod in self._pods]
+        return all(status is not None and not status.failures and status.attempts for status in statuses)
+
+    def _judge(self) -> None:
+        totals = self._timeline.totals
+        if totals.failures:
+            message = f"{totals.failures} records could not be decrypted; the first: {self._timeline.failure}"
+            raise DemoError(message)
+        if not all(sample.decrypted for samples in self._timeline.samples.values() for sample in samples[-1:]):
+            message = "an app decrypted nothing at all"
+            raise DemoError(message)
+
+    def _pause(self) -> None:
+        self._listen(time.monotonic() + PAUSE_SECONDS, lambda: False)
+
+    def _until(self, happened: Callable[[], bool], seconds: float, problem: str) -> None:
+        if not self._listen(time.monotonic() + seconds, happened):
+            raise DemoError(problem)
+
+    def _listen(self, deadline: float, happened: Callable[[], bool]) -> bool:
+        """Take what the apps tell until ``happened`` or the deadline (monotonic); return which."""
+        while not happened():
+            if time.monotonic() >= deadline:
+                return False
+            for ended in filter(None, (pod.ended for pod in self._pods)):
+                raise DemoError(ended)
+            for pod, message in self._heard():
+                self._console.sightings(self._timeline.take(pod, message))
+                self._console.count()
+        return True
+
+    def _heard(self) -> Iterable[Message]:
+        try:
+            yield self._inbox.get(timeout=0.02)
+        except Empty:
+            return
+
+
+def durations(**seconds: float) -> dict[str, str]:
+    """Return them as agent.yaml writes them."""
+    return {name: f"{1000 * value:.0f}ms" for name, value in seconds.items()}
