@@ -76,6 +76,7 @@ class Daemon:
         self._began = moment()
         try:
             with self._wakeup:
+                _reap()  # what ended before anybody listened
                 self._open_volume()
                 try:
                     while self._exit is None:

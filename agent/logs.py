@@ -23,6 +23,9 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 def sink(settings: LogSettings) -> Sink:
     """Return what writes events of ``settings.level`` and above in ``settings.format``."""
+    # Closed by whoever started the agent; structlog would turn to standard output.
+    if sys.stderr is None:
+        return lambda _event: None
     least = _LEVELS[settings.level]
     if settings.format == "json":
         render: structlog.typing.Processor = structlog.processors.JSONRenderer()

@@ -12,6 +12,7 @@ from agent.loading import Loaded, load
 
 # prctl(2), PR_SET_DUMPABLE of <sys/prctl.h>.
 _PR_SET_DUMPABLE: Final = 4
+_STANDARD_ERROR: Final = 2
 
 
 def run(config: Path | None, *, once: bool) -> int:
@@ -26,6 +27,10 @@ def run(config: Path | None, *, once: bool) -> int:
 
 def _harden() -> None:
     """Let nothing of this process reach a disk or another process: no core file, no debugger, no lax mode."""
+    # A closed standard stream's number would go to the next file that is opened, and with it what libraries print.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(descriptor)
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A process of the same uid could attach to a dumpable one and read the keys. Where the call is not allowed
