@@ -11,11 +11,14 @@ keys = FileAdapter()
 
 
 def encrypt(plaintext: bytes) -> bytes:
+    """Seal with the active version; its id goes in front, in the clear."""
     key, nonce = keys.active, os.urandom(12)
-    return b":".join([key.id.encode(), nonce + AESGCM(key.bytes).encrypt(nonce, plaintext, None)])
+    sealed = AESGCM(key.bytes).encrypt(nonce, plaintext, None)
+    return key.id.encode() + b":" + nonce + sealed
 
 
 def decrypt(record: bytes) -> bytes:
+    """Open with the version that the record names, however old it is."""
     version_id, _, sealed = record.partition(b":")
     key = keys.get(version_id.decode())
     return AESGCM(key.bytes).decrypt(sealed[:12], sealed[12:], None)

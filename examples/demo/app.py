@@ -96,7 +96,7 @@ class App:
             tally.encrypted += 1
 
     def decrypt_new(self, tally: Tally) -> None:
-        """Open each record as soon as any replica has stored it: here a rotation without staging would fail."""
+        """Open each record as soon as any replica has stored it: without staging, this would fail."""
         store, last = self.open_store(), 0
         while not self.stop.wait(LOOK_EVERY_SECONDS):
             for row in store.execute(AFTER, (last, BATCH)).fetchall():
@@ -117,15 +117,14 @@ class App:
         _, name, version, nonce, sealed = row
         try:
             opened = AESGCM(self.keys.get(version).bytes).decrypt(nonce, sealed, version.encode())
+            problem = "" if opened == content_of(name) else "it holds something else"
         except (KeyferryError, InvalidTag) as error:
             problem = str(error) or type(error).__name__
-        else:
-            problem = None if opened == content_of(name) else "it holds something else"
-        if problem is None:
-            tally.decrypted += 1
-        else:
+        if problem:
             tally.failures += 1
             tally.failure = tally.failure or f"record {name} of version {version}: {problem}"
+        else:
+            tally.decrypted += 1
 
     def open_store(self) -> sqlite3.Connection:
         """Return a connection of this thread's own."""

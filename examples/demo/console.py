@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The timeline as a table on the terminal: one line a thing that happened, with the counts of that moment.
 
-Colour, and a last line that keeps counting, only where a person looks on; plain lines otherwise. Never wider than
-100 columns.
+Colour, and a last line that keeps counting, only where a person looks on; plain lines otherwise. Never wider
+than 100 columns.
 """
 
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TextIO
 
 from examples.demo.timeline import Sighting, Timeline
@@ -36,7 +36,7 @@ class Console:
     def title(self, place: str) -> None:
         """Print what this is, and the table's head."""
         timeline = self._timeline
-        text = f"keyferry demo: {timeline.provider}, {len(timeline.pods)} pods (an agent and an app each), in {place}"
+        text = f"keyferry demo: provider {timeline.provider}, {len(timeline.pods)} pods, in {place}"
         self._print(f"\n{self._paint('1', text)}\n")
         head = f"{'time':>7}  {'who':<7}{'gen':>3}  {'what':<{WIDTH}}{'decrypted':>10}{'failed':>8}"
         self._print(self._paint("2", head))
@@ -63,14 +63,9 @@ class Console:
             self._out.write(f"\r{self._row(time.time(), '', text, None)}\x1b[K")
             self._out.flush()
 
-    def summary(self) -> None:
-        """Print how each rotation went, and the totals."""
-        for line in summary(self._timeline):
-            self._print(line)
-
-    def end(self, line: str, *, ok: bool) -> None:
-        """Print the verdict."""
-        self._print(self._paint("32;1" if ok else "31;1", line))
+    def end(self) -> None:
+        """Leave the table as it is."""
+        self._print("")
 
     def _told(self, seen: Sighting) -> str:
         timeline = self._timeline
@@ -99,29 +94,3 @@ class Console:
         clear = "\r\x1b[K" if self._live else ""
         self._out.write(f"{clear}{line}\n")
         self._out.flush()
-
-
-def summary(timeline: Timeline) -> Iterator[str]:
-    """Yield what a reader wants to take away."""
-    yield ""
-    yield f"{'version':>7}  {'fingerprint':<23}  {'found by':<22}  {'written to readable':<19}  active after its time"
-    for version, _, found_by in timeline.rotations[1:]:
-        reached = [timeline.reached_after(pod, version) for pod in timeline.pods]
-        late = [timeline.late(pod, version) for pod in timeline.pods]
-        yield (
-            f"{version:>7}  {timeline.fingerprints.get(version, ''):<23}  {found_by:<22}  "
-            f"{each(timeline.pods, reached, 1, 's', 2):<19}  {each(timeline.pods, late, 1000, 'ms', 1)}"
-        )
-    totals = timeline.totals
-    yield ""
-    yield f"{totals.encrypted:,} records encrypted, {totals.decrypted:,} decrypts, {totals.failures} failed"
-    away = timeline.away
-    if away is not None and away.end is not None:
-        during = timeline.decrypted_by(away.end) - timeline.decrypted_by(away.start)
-        yield f"{during:,.0f} of the decrypts in the {away.end - away.start:.1f} s in which the store was away"
-
-
-def each(pods: Iterable[str], values: Iterable[float | None], scale: float, unit: str, digits: int) -> str:
-    """Return one value a pod as text: ``a 0.41 s, b 0.12 s``."""
-    pairs = zip(pods, values, strict=True)
-    return ", ".join(f"{pod} " + ("-" if value is None else f"{scale * value:.{digits}f} {unit}") for pod, value in pairs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The timeline as one SVG, drawn by hand: readable in light and dark mode, at any size, and by a screen reader.
+"""The timeline as one SVG, drawn by hand, for light and dark mode, any size, and screen readers.
 
 Rules:
 
@@ -8,10 +8,12 @@ Rules:
 - Plain classes instead of CSS variables: image viewers that know no variables show it as well.
 """
 
+from collections.abc import Mapping
 from html import escape
 
 from examples.demo.style import STYLE
 from examples.demo.timeline import Span, Timeline
+from examples.demo.words import description, title
 
 WIDTH = 960
 LEFT, RIGHT = 118, 24
@@ -20,6 +22,16 @@ BAR, BAR_GAP, LANE_GAP = 15, 3, 13
 CHART = 58
 TICK_SECONDS = 5
 RATE_STEP_SECONDS = 0.5
+
+SVG = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" \
+role="img" aria-labelledby="title desc">
+<title id="title">{title}</title>
+<desc id="desc">{description}</desc>
+<style>{style}</style>
+{parts}
+</svg>
+"""
 
 
 def draw(timeline: Timeline) -> str:
@@ -44,37 +56,41 @@ class Picture:
         bottom = self._y
         self._axis(bottom)
         height = bottom + 34
-        behind = [self._sheet(height), *self._grid(bottom), *self._outage(bottom), *self._written(version_tops)]
-        return "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-                f'height="{height}" role="img" aria-labelledby="title desc">',
-                f'<title id="title">{escape(title(self._timeline))}</title>',
-                f'<desc id="desc">{escape(description(self._timeline))}</desc>',
-                f"<style>{STYLE}</style>",
-                *behind,
-                *self._head(),
-                *self._parts,
-                "</svg>\n",
-            ]
+        sheet = [
+            self._sheet(height),
+            *self._grid(bottom),
+            *self._outage(bottom),
+            *self._written(version_tops),
+        ]
+        return SVG.format(
+            width=WIDTH,
+            height=height,
+            title=escape(title(self._timeline)),
+            description=escape(description(self._timeline)),
+            style=STYLE,
+            parts="\n".join([*sheet, *self._head(), *self._parts]),
         )
 
     # What lies behind
 
     def _sheet(self, height: float) -> str:
-        return f'<rect class="sheet" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>'
+        return rectangle(0.5, 0.5, WIDTH - 1, height - 1, "sheet", radius=8)
 
     def _head(self) -> list[str]:
         timeline = self._timeline
         subtitle = (
-            f"{timeline.provider} provider, {len(timeline.pods)} pods, activation delay "
-            f"{timeline.activation_delay:g} s. One real run of make demo"
+            f"provider {timeline.provider}, {len(timeline.pods)} pods with an agent and an app each, "
+            f"activation delay {timeline.activation_delay:g} s: one real run of make demo"
         )
         parts = [text(24, 36, title(timeline), "title"), text(24, 57, subtitle, "muted")]
         x = LEFT
-        legend = (("pre-active", "decrypts, not yet used"), ("active", "encrypts"), ("deactivated", "decrypts only"))
+        legend = (
+            ("pre-active", "decrypts, not yet used"),
+            ("active", "encrypts"),
+            ("deactivated", "decrypts only"),
+        )
         for state, meaning in legend:
-            parts.append(f'<rect class="{state}" x="{x}" y="74" width="14" height="10" rx="2"/>')
+            parts.append(rectangle(x, 74, 14, 10, state, radius=2))
             parts.append(text(x + 20, 83, f"{state}: {meaning}", "small"))
             x += 34 + 6 * len(f"{state}: {meaning}")
         return parts
@@ -87,26 +103,28 @@ class Picture:
         if away is None:
             return []
         x, end = self._x(away.start), self._x(away.end or self._timeline.ended)
-        return [f'<rect class="outage" x="{x:.1f}" y="{TOP - 10}" width="{end - x:.1f}" height="{bottom - TOP + 10}"/>']
+        return [rectangle(x, TOP - 10, end - x, bottom - TOP + 10, "outage")]
 
-    def _written(self, version_tops: dict[str, float]) -> list[str]:
-        """Lead from each write in the store down to the version's lane: what lies right of it is the latency."""
+    def _written(self, version_tops: Mapping[str, float]) -> list[str]:
+        """Lead from each write down to the version's lane: the gap on its right is the latency."""
+        lane = 2 * BAR + BAR_GAP
         return [
-            line(self._x(rotation.written_at), TOP + BAR, self._x(rotation.written_at), version_tops[rotation.version], "lead")
+            line(
+                x := self._x(rotation.written_at), TOP + BAR, x, version_tops[rotation.version] + lane, "lead"
+            )
             for rotation in self._timeline.rotations[1:]
         ]
 
     # The lanes
 
-    def _lanes(self) -> dict[str, float]:
+    def _lanes(self) -> Mapping[str, float]:
         timeline = self._timeline
         self._label("store")
         self._up_bar(timeline.away, "away")
         for rotation in timeline.rotations:
             x = self._x(rotation.written_at)
-            self._parts.append(f'<circle class="write" cx="{x:.1f}" cy="{self._y + BAR / 2}" r="5"/>')
-            if rotation.found_by != "start":
-                self._parts.append(text(x + 9, self._y + 11, f"version {rotation.version}", "onbar"))
+            self._parts.append(f'<circle class="write" cx="{x:.1f}" cy="{self._y + BAR / 2}" r="9"/>')
+            self._parts.append(text(x, self._y + 11.5, rotation.version, "number"))
         self._y += BAR + LANE_GAP
         for pod in timeline.pods:
             self._label(f"agent {pod}")
@@ -129,7 +147,9 @@ class Picture:
         if gap is not None:
             end = gap.end or timeline.ended
             ends[1:1] = [gap.start, end]
-            self._parts.append(text(self._x(gap.start) + 8, self._y + 11, f"{reason} {end - gap.start:.1f} s", "gone"))
+            self._parts.append(
+                text(self._x(gap.start) + 8, self._y + 11, f"{reason} {end - gap.start:.1f} s", "gone")
+            )
         for start, end in zip(ends[::2], ends[1::2], strict=True):
             self._bar("up", start, end)
 
@@ -141,7 +161,9 @@ class Picture:
             self._parts.append(text(LEFT - 8, self._y + 11.5, pod, "pod"))
             after = timeline.reached_after(pod, version)
             for state, start, end in timeline.segments(pod, version):
-                told = f"after {after:.2f} s" if state == "pre-active" and after is not None else state
+                told = (
+                    f"{state} after {after:.2f} s" if state == "pre-active" and after is not None else state
+                )
                 tip = f"version {version} ({fingerprint}) in pod {pod}: {state} for {end - start:.1f} s"
                 self._bar(state, start, end, told, tip)
             self._y += BAR + BAR_GAP
@@ -149,12 +171,9 @@ class Picture:
 
     def _bar(self, style: str, start: float, end: float, told: str = "", tip: str = "") -> None:
         x, width = self._x(start), (end - start) * self._scale
-        title = f"<title>{escape(tip)}</title>" if tip else ""
         # A hair less than its width, so that neighbours are told apart without colour.
-        self._parts.append(
-            f'<rect class="{style}" x="{x:.1f}" y="{self._y}" width="{max(width - 1, 1):.1f}" height="{BAR}" rx="3">{title}</rect>'
-        )
-        if told and width > 7 * len(told):
+        self._parts.append(rectangle(x, self._y, max(width - 1, 1), BAR, style, radius=3, tip=tip))
+        if told and width > 6 * len(told) + 10:
             self._parts.append(text(x + 7, self._y + 11, told, f"on-{style}"))
 
     def _label(self, label: str, below: str | None = None) -> None:
@@ -169,17 +188,23 @@ class Picture:
         rates = timeline.decrypts_per_second(RATE_STEP_SECONDS)
         highest = max((rate for _, rate in rates), default=0.0) or 1.0
         bottom = top + CHART
-        points = [f"{self._x(at):.1f},{bottom - rate / highest * (CHART - 18):.1f}" for at, rate in rates]
+        ends = [(timeline.began, rates[0][1]), *rates, (timeline.ended, rates[-1][1])] if rates else []
+        points = [f"{self._x(at):.1f},{bottom - rate / highest * (CHART - 18):.1f}" for at, rate in ends]
         if points:
-            first, last = self._x(rates[0][0]), self._x(rates[-1][0])
-            self._parts.append(f'<path class="area" d="M{first:.1f},{bottom} L{" L".join(points)} L{last:.1f},{bottom} Z"/>')
+            floor = f"{WIDTH - RIGHT},{bottom} {LEFT},{bottom}"
+            self._parts.append(f'<polygon class="area" points="{" ".join(points)} {floor}"/>')
             self._parts.append(f'<polyline class="rate" points="{" ".join(points)}"/>')
         totals = timeline.totals
         self._parts += [
             text(24, top + 11, "decrypts", "label"),
             text(24, top + 28, f"up to {highest:,.0f}/s", "small"),
             text(24, bottom - 6, f"{totals.failures} failed", "failed" if totals.failures else "good"),
-            text(WIDTH - RIGHT, top + 8, f"{totals.decrypted:,} decrypts of {totals.encrypted:,} records", "right small"),
+            text(
+                WIDTH - RIGHT,
+                top + 8,
+                f"{totals.decrypted:,} decrypts of {totals.encrypted:,} records",
+                "right small",
+            ),
         ]
         self._y = bottom
 
@@ -196,36 +221,18 @@ class Picture:
         return LEFT + (at - self._timeline.began) * self._scale
 
 
-def title(timeline: Timeline) -> str:
-    """Return the one line that the picture says."""
-    failures = timeline.totals.failures
-    failed = "no failed decrypt" if not failures else f"{failures:,} failed decrypts"
-    return f"{len(timeline.rotations) - 1} rotations, an outage, a killed agent, {failed}"
-
-
-def description(timeline: Timeline) -> str:
-    """Return what the picture shows to those who do not see it."""
-    sentences = []
-    for version, written_at, found_by in timeline.rotations[1:]:
-        times = [timeline.reached_after(pod, version) for pod in timeline.pods]
-        reached = " and ".join(f"{time:.2f}" for time in times if time is not None)
-        sentences.append(
-            f"Version {version} was written at {written_at - timeline.began:.1f} s, became known by {found_by} and "
-            f"could be read by the apps after {reached} s; it was used from {timeline.activation_delay:g} s later on."
-        )
-    if timeline.away is not None and timeline.away.end is not None:
-        sentences.append(f"The store was away for {timeline.away.end - timeline.away.start:.1f} s.")
-    for pod, span in timeline.killed.items():
-        if span.end is not None:
-            sentences.append(f"Agent {pod} was killed and away for {span.end - span.start:.1f} s.")
-    totals = timeline.totals
-    sentences.append(f"{totals.decrypted:,} decrypts of {totals.encrypted:,} records, {totals.failures} failed.")
-    return " ".join(sentences)
-
-
 def text(x: float, y: float, content: str, style: str) -> str:
-    """Return a line of text that begins, or for some styles ends or is centred, at ``x`` on the base line ``y``."""
+    """Return a line of text on the base line ``y``; the style says whether it begins or ends at ``x``."""
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(content)}</text>'
+
+
+def rectangle(  # noqa: PLR0913 - a place, a size and a look
+    x: float, y: float, width: float, height: float, style: str, *, radius: float = 0, tip: str = ""
+) -> str:
+    """Return a box; ``tip`` is shown by browsers when pointed at."""
+    size = f'width="{width:.1f}" height="{height:.1f}" rx="{radius}"'
+    box = f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" {size}'
+    return f"{box}><title>{escape(tip)}</title></rect>" if tip else f"{box}/>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:

@@ -4,8 +4,8 @@
 Rules:
 
 - A store can do what an operator does: create, rotate, be away, be back. It never talks to an agent.
-- ``Notice`` is how a rotation becomes known. ``timer``: nobody is told and the agent's timer finds it. ``file``:
-  a file that the agent watches changes with it. ``signal``: as ``timer``, and the operator sends SIGHUP.
+- ``Notice`` is how a rotation becomes known. ``timer``: nobody is told and the agent's timer finds it.
+  ``file``: a file that the agent watches changes with it. ``signal``: the operator sends SIGHUP afterwards.
 - Keys are made here, stay in this process's memory and in the store, and are never shown.
 """
 

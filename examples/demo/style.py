@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the picture looks: the readers' own fonts, two palettes, each with a contrast that can be read (WCAG AA)."""
+"""How the picture looks: the reader's own fonts, and a palette for light and one for dark mode (WCAG AA)."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,8 @@ text { font: 12px ui-sans-serif, system-ui, -apple-system, "Segoe UI", Inter, He
 .small, .tick, .pod, .onbar, .gone, .on-pre-active, .on-active, .on-deactivated { font-size: 11px }
 .good, .failed { font-weight: 650 }
 .right, .pod { text-anchor: end }
-.tick { text-anchor: middle }
+.tick, .number { text-anchor: middle }
+.number { font-size: 11px; font-weight: 650 }
 .lead { stroke-dasharray: 2 3 }
 .rate { fill: none; stroke-width: 1.5; stroke-linejoin: round }
 .write, .signal { stroke-width: 2 }
@@ -46,7 +47,12 @@ def paint(colour: Mapping[str, str]) -> str:
         ".outage": "outage",
         ".up": "up",
         ".write, .signal": "mark",
-    } | {f".{name}": name for name in colour if name.removeprefix("on-") in ("pre-active", "active", "deactivated")}
+        ".number": "sheet",
+    } | {
+        f".{name}": name
+        for name in colour
+        if name.removeprefix("on-") in ("pre-active", "active", "deactivated")
+    }
     strokes = {".grid": "grid", ".axis": "axis", ".lead": "mark", ".rate": "rate", ".write, .signal": "sheet"}
     rules = [f".sheet {{ fill: {colour['sheet']}; stroke: {colour['edge']} }}"]
     rules += [f"{selector} {{ fill: {colour[name]} }}" for selector, name in fills.items()]

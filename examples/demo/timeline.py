@@ -9,6 +9,7 @@ Rules:
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from keyferry.layout import State
@@ -100,7 +101,9 @@ class Timeline:
     def reached_after(self, pod: str, version: str) -> float | None:
         """Return the seconds from the write of ``version`` until the app of ``pod`` could decrypt with it."""
         first = self._first(pod, version)
-        written = next((rotation.written_at for rotation in self.rotations if rotation.version == version), None)
+        written = next(
+            (rotation.written_at for rotation in self.rotations if rotation.version == version), None
+        )
         return None if first is None or written is None else first.at - written
 
     def late(self, pod: str, version: str) -> float | None:
@@ -137,7 +140,7 @@ class Timeline:
         counts = [self.decrypted_by(edge) for edge in edges]
         return [
             (start + step / 2, (after - before) / step)
-            for start, before, after in zip(edges, counts, counts[1:], strict=False)
+            for start, (before, after) in zip(edges, pairwise(counts), strict=False)
         ]
 
     def _first(self, pod: str, version: str, *states: State) -> Sighting | None:

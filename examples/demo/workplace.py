@@ -19,8 +19,8 @@ class NoTmpfsError(Exception):
     def __str__(self) -> str:
         looked = ", ".join(filter(None, PLACES))
         return (
-            f"no tmpfs that you may write to ({looked}); mount one (mount -t tmpfs tmpfs /dev/shm), or accept "
-            "that the demo's throw-away keys reach a disk: --no-tmpfs"
+            f"no tmpfs that you may write to ({looked}); mount one (mount -t tmpfs tmpfs /dev/shm), or "
+            "accept that the demo's throw-away keys reach a disk: --no-tmpfs"
         )
 
 
