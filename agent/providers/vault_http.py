@@ -17,6 +17,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
@@ -103,7 +104,6 @@ class VaultHTTP:
             )
             with response:
                 data = self._body(response)
-        # OSError is requests' own root, and what it raises for a ca_file that cannot be read.
         except OSError as error:
             self.close()
             raise UnavailableError(self._about(self._trouble(error))) from error
@@ -119,7 +119,7 @@ class VaultHTTP:
     def _connect(self) -> RawAdapter:
         session = requests.Session()
         session.trust_env = False
-        session.verify = True if self._source.ca_file is None else str(self._source.ca_file)
+        session.verify = True if self._source.ca_file is None else _checked(self._source.ca_file)
         session.headers["Accept"] = "application/json"
         if self._source.tls_server_name is not None:
             session.mount("https://", _NamedServer(self._source.tls_server_name))
@@ -170,7 +170,8 @@ class VaultHTTP:
         while cause is not None:
             match cause:
                 case ssl.SSLCertVerificationError():
-                    return f"has a certificate that is not trusted: {cause.verify_message}; check ca_file"
+                    problem = cause.verify_message.rstrip(".")
+                    return f"has a certificate that is not trusted: {problem}; check ca_file"
                 case ssl.SSLError():
                     return f"failed the TLS handshake: {cause.reason}"
                 case socket.gaierror():
@@ -191,7 +192,20 @@ class _NamedServer(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the base's signature
-        super().init_poolmanager(*args, **kwargs, server_hostname=self._name, assert_hostname=self._name)
+        super().init_poolmanager(*args, **kwargs, server_hostname=self._name)
+
+
+def _checked(ca_file: Path) -> str:
+    # requests would read it as well, but blame the server for what is wrong with the file.
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except ssl.SSLError as error:
+        message = f"ca_file {ca_file} holds no PEM certificate"
+        raise UnavailableError(message) from error
+    except OSError as error:
+        message = f"cannot read ca_file {ca_file}: {error.strerror}"
+        raise UnavailableError(message) from error
+    return str(ca_file)
 
 
 def _vault_json(data: bytes) -> dict[str, Any] | None:

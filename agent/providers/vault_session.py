@@ -175,4 +175,5 @@ def _granted(answer: Answer) -> _Token:
 
 def _token(text: str, fields: Fields, ttl_field: str) -> _Token:
     ttl = fields.integer(ttl_field)  # 0: never expires
-    return _Token(text, fields.flag("renewable"), time.monotonic() + ttl * _RENEW_AFTER if ttl else None)
+    renewable = fields.optional("renewable", fields.flag) or False  # a root token's answer does not say
+    return _Token(text, renewable, time.monotonic() + ttl * _RENEW_AFTER if ttl else None)

@@ -358,7 +358,7 @@ class VaultDriver(Driver):
             self._bao.root.auth.token.revoke(old.strip())
 
     def value_reads(self) -> int:
-        return self._bao.reads(f"{self._mount}/data/{self.path}")
+        return self._bao.requests(f"{self._mount}/data/{self.path}")
 
     def _write(self, fields: dict[str, str]) -> None:
         self._bao.write(self._mount, self.path, **fields)

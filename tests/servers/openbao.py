@@ -22,7 +22,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import hvac
 import trustme
@@ -52,14 +52,13 @@ class OpenBao:
 
     root: hvac.Client
 
-    def __init__(self, home: Path, *, durable: bool = False, server_name: str = "127.0.0.1") -> None:
-        """Keep where to put files (in ``home``) and the one name in the server's certificate."""
+    def __init__(self, home: Path, *, durable: bool = False) -> None:
+        """Keep where to put files; a ``durable`` server keeps its data while it is stopped."""
         self.home = home
         self.port = free_port()
         self.ca = trustme.CA()
         self.ca_file = home / "ca.pem"
         self._durable = durable
-        self._server_name = server_name
         self._process: subprocess.Popen[bytes] | None = None
         self._unseal_key = ""
 
@@ -71,11 +70,15 @@ class OpenBao:
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
         self._configure()
-        self.start()
-        answer = self.client().sys.initialize(1, 1)  # type: ignore[no-untyped-call]
-        self._unseal_key = answer["keys_base64"][0]
-        self.unseal()
-        self.root = self.client(answer["root_token"])
+        try:
+            self.start()
+            answer = self.client().sys.initialize(1, 1)  # type: ignore[no-untyped-call]
+            self._unseal_key = answer["keys_base64"][0]
+            self.unseal()
+            self.root = self.client(answer["root_token"])
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -131,7 +134,7 @@ class OpenBao:
         self.root.secrets.kv.v2.create_or_update_secret(path, fields, mount_point=mount)
 
     def policy(self, name: str, *grants: str) -> None:
-        """Make the policy ``name`` allow reading ``grants``, paths as policies write them, and nothing else."""
+        """Make the policy ``name`` allow reading ``grants``, paths as policies write them, and no more."""
         rules = [f'path "{path}" {{ capabilities = ["read"] }}' for path in grants]
         self.root.sys.create_or_update_policy(
             name, "\n".join(rules) or 'path "nothing" { capabilities = ["deny"] }'
@@ -151,18 +154,16 @@ class OpenBao:
         # The one request a minute that is allowed.
         self.root.adapter.get(f"/v1/{mount}/anything", raise_exception=False)
 
-    def reads(self, path: str) -> int:
-        """Return how many GET requests for the API path ``path`` came in so far."""
+    def requests(self, path: str, operation: Literal["read", "update"] = "read") -> int:
+        """Return how many requests for the API path ``path`` came in so far; a POST is an update."""
+        wanted = {"operation": operation, "path": path}
         with (self.home / "requests.log").open() as log:
             entries = map(json.loads, log)
-            wanted = {"operation": "read", "path": path}
-            return sum(
-                entry["type"] == "request" and entry["request"].items() >= wanted.items() for entry in entries
-            )
+            return sum(e["type"] == "request" and e["request"].items() >= wanted.items() for e in entries)
 
     def _configure(self) -> None:
         self.ca.cert_pem.write_to_path(str(self.ca_file))
-        certificate = self.ca.issue_cert(self._server_name)
+        certificate = self.ca.issue_cert("127.0.0.1", "localhost")
         certificate.private_key_pem.write_to_path(str(self.home / "server.key"))
         (self.home / "server.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
         storage = "inmem {}"
