@@ -4,7 +4,8 @@
 ``FileAdapter`` is the way in; ``get_kms_adapter`` chooses between it and an environment variable.
 """
 
-from typing import TYPE_CHECKING
+# Not from typing: that alone would import thirty modules. Type checkers know the name.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from keyferry.adapter import FileAdapter

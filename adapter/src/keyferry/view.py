@@ -31,8 +31,8 @@ class Held:
 class View:
     """A snapshot, and until when (``time.monotonic``) nobody needs to look again.
 
-    ``active``, ``text`` (empty for a binary key) and ``by_id`` serve the hot path, and are there only if the key
-    may be used. A view without them is never trusted: its deadline stays in the past.
+    ``active``, ``text`` (empty for a binary key) and ``by_id`` serve the hot path, and are there only if the
+    key may be used. A view without them is never trusted: its deadline stays in the past.
     """
 
     __slots__ = ("active", "by_id", "deadline", "held", "next_activation", "snapshot", "text")
