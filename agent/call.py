@@ -13,13 +13,20 @@ Who asks sees to it that there is one call at a time; what came too late is thei
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from agent.clock import Moment
 from agent.errors import AgentError, RefreshError, UnavailableError
 from agent.offer import Known, Offer
-from agent.providers import open_provider
 from agent.providers.base import Provider, fetch
 from agent.settings import KeySettings
+
+
+class Opener(Protocol):
+    """How to come by the provider of a key; in the agent ``agent.providers.open_provider``."""
+
+    def __call__(self, key: KeySettings, *, timeout: float) -> Provider:
+        """Return the provider, whose every fetch ends within about ``timeout`` seconds."""
 
 
 @dataclass(eq=False)
@@ -38,8 +45,9 @@ class Call:
 class Caller:
     """Asks the provider of one key."""
 
-    def __init__(self, done: Callable[[Call], None]) -> None:
+    def __init__(self, opener: Opener, done: Callable[[Call], None]) -> None:
         """Tell ``done``, in the call's thread, when a call has its result."""
+        self._opener = opener
         self._done = done
         self._provider: Provider | None = None
         self._opened_for: tuple[KeySettings, float] | None = None
@@ -77,5 +85,5 @@ class Caller:
             # In this order: one that fails to open must not leave the one before it in use.
             self._opened_for = (key, timeout)
             self._provider = None
-            self._provider = open_provider(key, timeout=timeout)
+            self._provider = self._opener(key, timeout=timeout)
         return self._provider

@@ -24,6 +24,7 @@ from agent.errors import ConfigError
 from agent.events import Events
 from agent.exits import Exit
 from agent.loading import Loaded, restart_reasons
+from agent.providers import open_provider
 from agent.publication import Publication
 from agent.refresher import Refresher
 from agent.view import View
@@ -249,7 +250,9 @@ class Daemon:
         for name, key in settings.keys.items():
             refresher = self._refreshers.get(name)
             if refresher is None:
-                refresher = Refresher(key, settings, events=self._events, done=self._wakeup.post)
+                refresher = Refresher(
+                    key, settings, events=self._events, opener=open_provider, done=self._wakeup.post
+                )
             else:
                 refresher.configure(key, settings)
             refreshers[name] = refresher

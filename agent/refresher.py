@@ -16,7 +16,7 @@ from random import random
 from typing import Final
 
 from agent import health, keyring, schedule
-from agent.call import Call, Caller
+from agent.call import Call, Caller, Opener
 from agent.clock import Moment
 from agent.errors import RefreshError, UnavailableError
 from agent.events import Events
@@ -33,11 +33,17 @@ class Refresher:
     """The state of one key between its provider and the volume. Not thread-safe: the main loop owns it."""
 
     def __init__(
-        self, key: KeySettings, settings: Settings, *, events: Events, done: Callable[[Call], None]
+        self,
+        key: KeySettings,
+        settings: Settings,
+        *,
+        events: Events,
+        opener: Opener,
+        done: Callable[[Call], None],
     ) -> None:
         """Start with nothing held; ``done`` is called in the call's thread when it has its result."""
         self._events = events
-        self._caller = Caller(done)
+        self._caller = Caller(opener, done)
         self._call: Call | None = None
         self._held: Keyring | None = None
         self._withdrawn: Keyring | None = None

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from watchdog.events import (
+    DirAttribEvent,
     DirCreatedEvent,
     DirDeletedEvent,
     DirModifiedEvent,
     DirMovedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
@@ -43,10 +45,12 @@ LONGEST_BURST_SECONDS: Final = 0.5
 
 # Without this filter every read by the app would be an event too.
 _CHANGES: Final[list[type[FileSystemEvent]]] = [
+    DirAttribEvent,
     DirCreatedEvent,
     DirDeletedEvent,
     DirModifiedEvent,
     DirMovedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,

@@ -169,8 +169,9 @@ class AgentProcess:
     @staticmethod
     def _read(process: subprocess.Popen[bytes], lines: list[str]) -> None:
         assert process.stderr is not None
+        # One by one: others look while the agent still writes.
         for line in process.stderr:
-            lines.append(line.decode().rstrip("\n"))
+            lines += [line.decode().rstrip("\n")]
 
     # What it tells
 
@@ -210,6 +211,14 @@ class AgentProcess:
             return Reply(response.status, response.read().decode(), dict(response.getheaders()))
         finally:
             connection.close()
+
+    def settle(self) -> None:
+        """Wait until start-up is over and the volume was looked at again since."""
+        self.wait_ready()
+        self.wait_for("refresh.succeeded", outcome="unchanged")
+        written = self.status().written_at
+        self.send(signal.SIGHUP)
+        eventually(lambda: self.status().written_at > written)
 
     def wait_ready(self) -> None:
         """Wait until every key can be read."""

@@ -25,12 +25,6 @@ def vault_key(address: str, *, path: str = "secret/app/key") -> dict[str, object
     }
 
 
-def settled(agent: AgentProcess) -> None:
-    """Wait until start-up and the first looks at the volume are over."""
-    agent.wait_ready()
-    agent.wait_for("refresh.succeeded", outcome="unchanged", count=2)
-
-
 def test_first_publication(agent: AgentProcess, key: str) -> None:
     """The key's bytes are there as they are at the source, for the group to read and nobody to write."""
     agent.start()
@@ -183,7 +177,7 @@ class TestEnd:
         children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
         assert len(children) == 1
         inside = Path(f"/proc/{children[0]}/task/{children[0]}/children")
-        eventually(lambda: inside.read_text() == "", what="no zombies")
+        eventually(lambda: not inside.read_text(), what="no zombies")
         os.kill(int(children[0]), signal.SIGTERM)
         assert agent.wait() == 0
 
@@ -211,13 +205,13 @@ class TestRestart:
     def test_after_sigkill(self, agent: AgentProcess, key: str) -> None:
         """The kernel gives the lock free, and the next start publishes nothing that is there already."""
         agent.start()
-        settled(agent)
+        agent.settle()
         agent.send(signal.SIGKILL)
         assert agent.wait() == -signal.SIGKILL
         assert agent.plain() == key
         before = agent.tree()
         agent.start()
-        settled(agent)
+        agent.settle()
         assert agent.tree() == before
 
     def test_no_clock_makes_it_fresh(self, agent: AgentProcess) -> None:
@@ -241,7 +235,7 @@ class TestRestart:
     def test_another_source_is_a_conflict(self, agent: AgentProcess, key: str) -> None:
         """A new pod has a new volume; this one holds another key, which stays byte for byte."""
         agent.start()
-        settled(agent)
+        agent.settle()
         agent.stop()
         before = agent.tree()
         agent.write_key(new_key(), "other")
@@ -268,10 +262,10 @@ class TestRefusal:
         agent.wait_ready()
         run = agent.run("run", "-c", str(agent.config))
         assert run.returncode == 2
-        assert run.stderr.splitlines() == [
+        assert run.stderr == (
             f"keyferry-agent: volume.path: another keyferry-agent (pid {agent.pid}) already publishes on "
-            f"{agent.volume}; one volume has one agent: stop the other, or give this one its own volume"
-        ]
+            f"{agent.volume}; one volume has one agent: stop the other, or give this one its own volume\n"
+        )
 
     def test_disk(self, agent: AgentProcess) -> None:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as disk:
@@ -295,10 +289,11 @@ class TestRefusal:
     def test_port_in_use(self, agent: AgentProcess, black_hole: str) -> None:
         port = black_hole.rpartition(":")[2]
         agent.configure(http={"listen": f"127.0.0.1:{port}"})
-        assert self.complaint(agent) == [
+        (line,) = self.complaint(agent)
+        assert line == (
             f"http.listen: cannot listen on 127.0.0.1:{port} (Address already in use); "
             'choose another port, or "off"'
-        ]
+        )
 
     def test_startup_timeout(self, agent: AgentProcess) -> None:
         """Exit code 3, at the time that was set and not at the loop's next turn."""
@@ -346,7 +341,7 @@ class TestOnce:
     def test_a_signal_before_the_key_is_no_success(self, agent: AgentProcess, black_hole: str) -> None:
         agent.configure(refresh={"interval": "1h", "timeout": "1m"}, keys={"master": vault_key(black_hole)})
         agent.start("once")
-        eventually(lambda: (agent.volume / "..lock").exists())
+        eventually((agent.volume / "..lock").exists)
         assert agent.stop() == 1
 
 

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whoever changes the volume finds it mended within a second; whoever reads it in peace is not disturbed."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from keyferry.document import DocumentError
+from keyferry.layout import parse
+from tests.daemon.agent_process import AgentProcess, eventually
+
+MODE = 0o440
+
+
+def _unlink(volume: Path) -> None:
+    (volume / "master").unlink()
+
+
+def _chmod(volume: Path) -> None:
+    (volume / "master").chmod(0o666)
+
+
+def _modify(volume: Path) -> None:
+    (volume / "master").write_text("x")
+
+
+def _modify_keyring(volume: Path) -> None:
+    (volume / "keyring.json").write_text("{}")
+
+
+def _other_generation(volume: Path) -> None:
+    (volume / "..gen-other").mkdir()
+    (volume / "new").symlink_to("..gen-other")
+    (volume / "new").rename(volume / "..data")
+
+
+def _directory_for_data(volume: Path) -> None:
+    (volume / "..data").unlink()
+    (volume / "..data").mkdir()
+    (volume / "..data" / "master").write_text("planted")
+
+
+def _file_for_link(volume: Path) -> None:
+    (volume / "master").unlink()
+    (volume / "master").write_text("planted")
+
+
+def _more_in_generation(volume: Path) -> None:
+    (volume / "..data" / "planted").write_text("planted")
+
+
+TAMPERINGS = [
+    _unlink,
+    _chmod,
+    _modify,
+    _modify_keyring,
+    _other_generation,
+    _directory_for_data,
+    _file_for_link,
+    _more_in_generation,
+]
+
+
+@pytest.fixture
+def running(agent: AgentProcess) -> AgentProcess:
+    agent.configure(refresh={"interval": "1h"})
+    agent.start()
+    agent.settle()
+    return agent
+
+
+def whole(agent: AgentProcess, key: str) -> bool:
+    """Tell whether the volume is as it should be."""
+    try:
+        generation = agent.volume / (agent.volume / "..data").readlink()
+        files = {path.name: path for path in generation.iterdir()}
+        links = {name: str((agent.volume / name).readlink()) for name in ("master", "keyring.json")}
+        generation_document = parse((agent.volume / "keyring.json").read_bytes())
+    except (OSError, DocumentError):
+        return False
+    return (
+        agent.plain() == key
+        and list(generation_document.keys) == ["master"]
+        and set(files) == {"master", "keyring.json"}
+        and links == {"master": "..data/master", "keyring.json": "..data/keyring.json"}
+        and all(stat.S_IMODE(path.stat().st_mode) == MODE for path in files.values())
+    )
+
+
+def test_repaired_within_a_second(running: AgentProcess, key: str) -> None:
+    """One after the other, on one volume: each is noticed without a timer, and none ends the agent."""
+    assert whole(running, key)
+    for tamper in TAMPERINGS:
+        tamper(running.volume)
+        assert not whole(running, key), tamper.__name__
+        eventually(lambda: whole(running, key), within=2, what=tamper.__name__)
+    assert running.told("volume.repaired", audit=True)
+    assert running.told("volume.foreign", audit=True)
+    assert running.request("/livez").status == 200
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755], ids=oct)
+def test_directory_mode(running: AgentProcess, key: str, mode: int) -> None:
+    generation = running.volume / (running.volume / "..data").readlink()
+    before = stat.S_IMODE(generation.stat().st_mode)
+    generation.chmod(mode)
+    eventually(
+        lambda: (
+            stat.S_IMODE((running.volume / (running.volume / "..data").readlink()).stat().st_mode) == before
+        ),
+        within=2,
+    )
+    assert whole(running, key)
+
+
+def test_nothing_changed_means_nothing_published(agent: AgentProcess) -> None:
+    """Refreshes that bring nothing new touch the heartbeat only: no swap, no event, no reload of the app."""
+    agent.start()
+    agent.settle()
+    before = agent.tree()
+    root = agent.volume.stat()
+    written = agent.status().written_at
+    agent.wait_for("refresh.succeeded", outcome="unchanged", count=6)
+    assert agent.tree() == before
+    assert agent.volume.stat().st_mtime_ns == root.st_mtime_ns
+    assert len(agent.told("generation.published")) == 1
+    assert agent.status().written_at > written
