@@ -12,7 +12,7 @@ Rules:
 import json
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -62,8 +62,11 @@ def vault_store(home: Path, pods: Iterable[str]) -> Iterator[Store]:
     # The vendor's client and the server's certificates take a while to load; the file store needs neither.
     from tests.servers.openbao import OpenBao
 
-    with OpenBao(home / "bao", durable=True) as bao:
-        yield VaultStore(bao, home, pods)
+    bao = OpenBao(home / "bao", durable=True)
+    with ExitStack() as stage:
+        # Before it starts: Ctrl-C while it sets itself up must stop it too.
+        stage.callback(bao.stop)
+        yield VaultStore(stage.enter_context(bao), home, pods)
 
 
 class FileStore:

@@ -67,7 +67,7 @@ class Story:
         self._pause(2 * PAUSE_SECONDS)
         # The picture ends with the last counts of every app.
         self._timeline.ended = min(samples[-1].at for samples in self._timeline.samples.values())
-        self._judge()
+        self.judge()
 
     def _begin(self, records: Path, *, in_memory: bool) -> None:
         create_store(records)
@@ -171,7 +171,8 @@ class Story:
     def _all_fresh(self) -> bool:
         return all(status.freshness == "fresh" for status in self._statuses())
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
+        """Raise ``DemoError`` unless every app decrypted all that it tried."""
         totals = self._timeline.totals
         if totals.failures:
             message = f"{totals.failures} records could not be decrypted; the first: {self._timeline.failure}"

@@ -20,8 +20,8 @@ def description(timeline: Timeline) -> str:
         times = [timeline.reached_after(pod, version) for pod in timeline.pods]
         reached = " and ".join(f"{time:.2f}" for time in times if time is not None)
         sentences.append(
-            f"Version {version} was written at {written_at - timeline.began:.1f} s, became known by {found_by}"
-            f", could be read by the apps {reached} s later, and was used after the activation delay."
+            f"Version {version} was written at {written_at - timeline.began:.1f} s, became known by "
+            f"{found_by}, reached the apps after {reached} s, and was used after the activation delay."
         )
     if timeline.away is not None and timeline.away.end is not None:
         sentences.append(f"The store was away for {timeline.away.end - timeline.away.start:.1f} s.")
