@@ -28,7 +28,6 @@ from typing import Final, TypeVar
 
 from agent.errors import MalformedError
 from agent.offer import Offered
-from agent.providers.values import text_material
 from keyferry.document import DocumentError, Fields, parse_object
 from keyferry.material import Material
 
@@ -95,7 +94,7 @@ def _offered(entry: Fields, material: Material | MalformedError | None, *, first
 def _tried(entry: Fields, read: Callable[[Fields], T]) -> T | MalformedError:
     try:
         return read(entry)
-    except (DocumentError, MalformedError) as error:
+    except DocumentError as error:
         return MalformedError(str(error))
 
 
@@ -107,7 +106,7 @@ def _material(entry: Fields) -> Material:
     if (text is None) == (binary is None):
         entry.fail("material", "or binary must be there, and only one of them")
     if text is not None:
-        return text_material(text, f"{entry.place}.material")
+        return Material(text.encode())
     try:
         return Material(base64.b64decode(binary or "", validate=True), binary=True)
     except ValueError:

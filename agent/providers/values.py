@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from agent.errors import MalformedError
 from agent.offer import Offer, Offered
 from agent.settings import KeySettings
+from keyferry.document import DocumentError, parse_object
 from keyferry.material import (
     FINGERPRINT_MIN_BYTES,
     NO_FINGERPRINT,
@@ -25,6 +26,14 @@ from keyferry.material import (
 _JSON_NAMES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
 
 
+def json_object(data: bytes, place: str) -> Mapping[str, object]:
+    """Return the JSON object in ``data``; ``MalformedError`` if it is none."""
+    try:
+        return parse_object(data, place).document
+    except DocumentError as error:
+        raise MalformedError(str(error)) from None
+
+
 def field_material(document: Mapping[str, object], field: str, place: str) -> Material:
     """Return the string in ``field`` of ``document`` as material; ``MalformedError`` if there is none."""
     if field not in document:
@@ -35,16 +44,11 @@ def field_material(document: Mapping[str, object], field: str, place: str) -> Ma
     if not isinstance(value, str):
         message = f"field {field!r} of {place} is {_JSON_NAMES.get(type(value), 'null')}, not a string"
         raise MalformedError(message)
-    return text_material(value, f"field {field!r} of {place}")
-
-
-def text_material(text: str, place: str) -> Material:
-    """Return ``text`` as material; ``MalformedError`` if it cannot be UTF-8 (JSON allows lone surrogates)."""
     try:
-        return Material(text.encode())
-    except UnicodeEncodeError as error:
+        return Material(value.encode())
+    except UnicodeEncodeError:
         # `from None`: a UnicodeEncodeError carries the text.
-        message = f"{place} has a character that UTF-8 cannot write, at position {error.start}"
+        message = f"field {field!r} of {place} is not Unicode text: it has half of a surrogate pair"
         raise MalformedError(message) from None
 
 

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What KV version 2 can do with a secret's history on a real server, beyond the contract suite's cells."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from agent.errors import MissingError
+from agent.offer import Known, Offer
+from agent.providers import open_provider
+from agent.providers.base import fetch
+from agent.settings import VaultAuth, VaultSource
+from keyferry.material import Material
+from tests.providers.drivers import key, new_value
+from tests.servers.openbao import OpenBao
+
+UNSTAGED = "the secret's max_versions is 1, so Vault keeps no earlier version; raise it"
+
+
+@pytest.fixture(scope="module", params=["history", "deep/er"])
+def mount(request: pytest.FixtureRequest, bao: OpenBao) -> str:
+    """Mount a KV engine, at a path of one and of two parts."""
+    name = str(request.param)
+    bao.mount_kv(name)
+    bao.policy("probe", f"{name}/data/*", f"{name}/metadata/*")
+    bao.policy("no-probe", f"{name}/data/*")
+    return name
+
+
+@dataclass
+class Secret:
+    """One secret of one test, written by the administrator and read with a policy."""
+
+    bao: OpenBao
+    mount: str
+    path: str
+    policy: str = "probe"
+
+    def write(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.bao.write(self.mount, self.path, key=new_value())
+
+    def set(self, **metadata: Any) -> None:
+        self.bao.root.secrets.kv.v2.update_metadata(self.path, mount_point=self.mount, **metadata)
+
+    def fetch(self, known: Known | None = None, *, path: str | None = None) -> Offer:
+        source = VaultSource(
+            address=self.bao.address,
+            path=path or f"{self.mount}/{self.path}",
+            ca_file=self.bao.ca_file,
+            auth=VaultAuth(token=self.bao.token(self.policy)),
+        )
+        provider = open_provider(key(source, "vault"), timeout=5.0)
+        try:
+            return fetch(provider, known or {})
+        finally:
+            provider.close()
+
+
+@pytest.fixture
+def secret(bao: OpenBao, mount: str) -> Secret:
+    return Secret(bao, mount, f"app/{time.monotonic_ns()}")
+
+
+@pytest.fixture(params=["probe", "no-probe"])
+def either(secret: Secret, request: pytest.FixtureRequest) -> Secret:
+    """Read the secret with and without its metadata."""
+    secret.policy = request.param
+    return secret
+
+
+def ids(offer: Offer) -> list[str]:
+    return [version.id for version in offer.versions]
+
+
+def test_path_as_people_write_it(secret: Secret) -> None:
+    secret.write()
+    for path in (f"{secret.mount}/{secret.path}", f"{secret.mount}/data/{secret.path}"):
+        assert ids(secret.fetch(path=path)) == ["1"]
+
+
+def test_purged_versions(either: Secret) -> None:
+    """Versions beyond max_versions are not there, and the oldest that is left is not called the first."""
+    either.write()
+    either.set(max_versions=3)
+    either.write(4)
+    offer = either.fetch()
+    assert ids(offer) == ["3", "4", "5"]
+    assert all(isinstance(version.material, Material) for version in offer.versions)
+    assert not any(version.first for version in offer.versions)
+    assert offer.unstaged is None
+
+
+def test_max_versions_of_the_secret(secret: Secret) -> None:
+    secret.write()
+    assert secret.fetch().unstaged is None
+    secret.set(max_versions=1)
+    assert secret.fetch().unstaged == UNSTAGED
+
+
+def test_max_versions_of_the_mount(secret: Secret) -> None:
+    """The mount's setting may not be readable: a history of one that is not the first tells."""
+    secret.bao.root.secrets.kv.v2.configure(max_versions=1, mount_point=secret.mount)
+    secret.write()
+    assert secret.fetch().unstaged is None
+    secret.write()
+    assert secret.fetch().unstaged == UNSTAGED
+    secret.bao.root.secrets.kv.v2.configure(max_versions=10, mount_point=secret.mount)
+
+
+def test_deletion_to_come(either: Secret) -> None:
+    """A version that will be deleted by itself is as good as any until then."""
+    either.write()
+    either.set(delete_version_after="1h")
+    either.write()
+    assert all(isinstance(version.material, Material) for version in either.fetch().versions)
+
+
+def test_deleted_history_without_probe(secret: Secret) -> None:
+    """A deleted newest version hides none of the earlier ones; a destroyed one in between ends nothing."""
+    secret.policy = "no-probe"
+    secret.write(4)
+    kv = secret.bao.root.secrets.kv.v2
+    kv.delete_secret_versions(secret.path, [4], secret.mount)
+    kv.destroy_secret_versions(secret.path, [2], secret.mount)
+    offer = secret.fetch()
+    assert ids(offer) == ["1", "2", "3", "4"]
+    assert [isinstance(v.material, MissingError) for v in offer.versions] == [False, True, False, True]
+
+
+def test_made_anew_with_more_versions_without_probe(secret: Secret) -> None:
+    """Without a probe too, no old id passes for held: the newest one that is held is read to make sure."""
+    secret.policy = "no-probe"
+    secret.write(2)
+    held = {version.id: version.created_at for version in secret.fetch().versions}
+    secret.bao.root.secrets.kv.v2.delete_metadata_and_all_versions(secret.path, secret.mount)
+    secret.write(3)
+    offer = secret.fetch(held)
+    assert ids(offer) == ["1", "2", "3"]
+    assert all(isinstance(version.material, Material) for version in offer.versions)
+
+
+def test_unchanged_without_probe_is_one_read(secret: Secret) -> None:
+    secret.policy = "no-probe"
+    secret.write(3)
+    held = {version.id: version.created_at for version in secret.fetch().versions}
+    before = secret.bao.requests(f"{secret.mount}/data/{secret.path}")
+    offer = secret.fetch(held)
+    assert secret.bao.requests(f"{secret.mount}/data/{secret.path}") == before + 1
+    assert [version.material is None for version in offer.versions] == [True, True, False]
+
+
+def test_warning_names_the_missing_line(secret: Secret) -> None:
+    secret.policy = "no-probe"
+    secret.write()
+    line = f'path "{secret.mount}/metadata/{secret.path}" {{ capabilities = ["read"] }}'
+    warning = (
+        "the policy forbids to read the secret's metadata: each refresh reads the value, and an earlier "
+        f"version's deletion goes unseen; add: {line}"
+    )
+    assert secret.fetch().warnings == (warning,)
+
+
+def test_stated_activation(secret: Secret) -> None:
+    """Custom metadata states when a version activates; what is no time is told and ignored."""
+    secret.write(3)
+    secret.set(
+        custom_metadata={
+            "keyferry-activates-2": "2026-01-31T08:15:00Z",
+            "keyferry-activates-3": "tomorrow",
+            "owner": "tests",
+        }
+    )
+    offer = secret.fetch()
+    assert [version.activates_at for version in offer.versions] == [None, 1769847300.0, None]
+    assert offer.warnings == (
+        "custom metadata keyferry-activates-3 is ignored: not a time such as 2026-01-31T08:15:00Z",
+    )
+
+
+def test_version_1_ttl(bao: OpenBao) -> None:
+    """A KV version 1 secret's own ttl is a wish when to come back; the mount's default is none."""
+    mount = "plain"
+    bao.mount_kv(mount, kv_version=1)
+    bao.policy("plain", f"{mount}/*")
+    kv = bao.root.secrets.kv.v1
+    reader = Secret(bao, mount, "app/key", policy="plain")
+    kv.create_or_update_secret("app/key", {"key": new_value()}, mount_point=mount)
+    without = reader.fetch().ttl_seconds
+    assert without is not None
+    assert without > 86400  # the token's
+    kv.create_or_update_secret("app/key", {"key": new_value(), "ttl": "90s"}, mount_point=mount)
+    assert reader.fetch().ttl_seconds == 90
