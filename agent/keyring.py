@@ -102,11 +102,13 @@ def merge(held: Keyring | None, offer: Offer, *, key: KeySettings, rules: Rules,
 def pruned(keyring: Keyring, rules: Rules, now: float) -> Keyring:
     """Return the keyring as it is published: with ``keep_versions`` counted back from the active one.
 
-    It counts from the one that was active a delay ago: a neighbour may use a version that long after this
-    replica has gone on to the next.
+    It is counted as of a delay ago, and nothing goes that was not yet due then: neighbours may go on to a
+    version, or back from it, that much later than this replica.
     """
-    first = _first_kept(keyring.versions, rules.keep_versions, now - rules.activation_delay)
-    return replace(keyring, versions=keyring.versions[first:])
+    then = now - rules.activation_delay
+    first = _first_kept(keyring.versions, rules.keep_versions, then)
+    young = (version for version in keyring.versions[:first] if (version.activates_at or then) > then)
+    return replace(keyring, versions=(*young, *keyring.versions[first:]))
 
 
 def withdrawn(key: KeySettings, reason: str) -> Keyring:
@@ -164,13 +166,14 @@ def _activates_at(
         return previous.activates_at if stated is None else min(previous.activates_at, stated)
     if stated is not None:
         return stated
-    # Creation may be long before publication, and the last refresh is before it by up to a whole interval,
-    # or by an outage. That it is here now is the one thing known to be later.
-    seen = [now] if held else []
-    created = [] if offered.created_at is None else [offered.created_at]
-    if offered.first or not (seen or created):
-        return to_millis(min([now, *created]))
-    return to_millis(max(seen + created) + rules.activation_delay)
+    created_at = offered.created_at
+    if held:
+        # Creation may be long before publication, and the last refresh is before it by up to a whole
+        # interval, or by an outage. That it is here now is the one thing known to be later.
+        return to_millis(max(now, created_at or now) + rules.activation_delay)
+    if offered.first or created_at is None:
+        return to_millis(min(now, created_at or now))
+    return to_millis(created_at + rules.activation_delay)
 
 
 def _take(

@@ -51,7 +51,7 @@ def bound(refresh: RefreshSettings, rotation: RotationSettings, *, mounted: bool
 
 
 def after_success(refresh: RefreshSettings, *, chance: float, ttl_seconds: float | None = None) -> float:
-    """Return the wait until the next refresh: interval x (1 +- jitter), or the store's ttl if that is less."""
+    """Return the wait until the next refresh: interval x (1 +- jitter), or the store's ttl if less."""
     wait = refresh.interval * (1 + refresh.jitter * (2 * chance - 1))
     return wait if ttl_seconds is None else min(wait, max(ttl_seconds, _FIRST_BACKOFF_SECONDS))
 

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rotation without a failed decrypt, over fleets that Hypothesis makes up."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent import keyring, schedule
+from agent.settings import RefreshSettings
+from tests.pure.fleet import START, Fleet, Replica, Store, tight_delay
+
+EVENTS = (
+    "rotate",
+    "merge late",
+    "roll back",
+    "delete",
+    "new pod",
+    "restart",
+    "outage",
+    "clock",
+    "interval",
+    "hup",
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens ``after`` (in delays) the last; ``which`` and ``how`` (0 to 1) choose the details."""
+
+    after: float
+    kind: str
+    which: int
+    how: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One history of one fleet."""
+
+    deployments: tuple[RefreshSettings, ...]
+    clock_skew: float
+    mounted: bool
+    keep_versions: int | None
+    replicas: int
+    events: tuple[Event, ...]
+    seed: int
+
+
+@st.composite
+def refreshes(draw: st.DrawFn) -> RefreshSettings:
+    interval = draw(st.floats(5, 600))
+    return RefreshSettings(
+        interval=interval,
+        jitter=draw(st.floats(0, 0.5)),
+        timeout=draw(st.floats(0.1, min(20, interval))),
+        max_backoff=draw(st.floats(0.5, 120)),
+    )
+
+
+def plans(*, replicas: int, events: int) -> st.SearchStrategy[Plan]:
+    fraction = st.floats(0, 1)
+    # Most rotations go wrong, if they do, within a few gaps of each other.
+    after = st.one_of(st.floats(0, 0.1), st.floats(0, 1.5))
+    return st.builds(
+        Plan,
+        deployments=st.tuples(refreshes()) | st.tuples(refreshes(), refreshes()),
+        clock_skew=st.floats(0, 60),
+        mounted=st.booleans(),
+        keep_versions=st.none() | st.integers(1, 3),
+        replicas=st.integers(1, replicas),
+        events=st.lists(
+            st.builds(Event, after, st.sampled_from(EVENTS), st.integers(0, 1000), fraction),
+            min_size=1,
+            max_size=events,
+        ).map(tuple),
+        seed=st.integers(0, 2**32),
+    )
+
+
+class History:
+    """Plays a plan. What would break the promise by its nature is left out, and says so."""
+
+    def __init__(self, plan: Plan, *, activation_delay: float | None = None) -> None:
+        tight = tight_delay(plan.deployments, clock_skew=plan.clock_skew, mounted=plan.mounted)
+        self.rules = keyring.Rules(
+            activation_delay=tight if activation_delay is None else activation_delay,
+            keep_versions=plan.keep_versions,
+        )
+        self.plan = plan
+        self.delay = tight
+        self.store = Store()
+        self.store.put("1", now=START - 10 * tight, created_at=START - 10 * tight)
+        self.fleet = Fleet(self.store, seed=plan.seed, old_records=plan.keep_versions is None)
+        self.settled_at = START
+        self.late_until = START
+        for number in range(plan.replicas):
+            self.new_pod(number, number / plan.replicas)
+
+    def play(self) -> Fleet:
+        for event in self.plan.events:
+            self.fleet.run(self.fleet.now + event.after * self.delay)
+            getattr(self, event.kind.replace(" ", "_"))(event.which, event.how)
+        self.fleet.run(self.fleet.now + 3 * self.delay)
+        return self.fleet
+
+    def pick(self, which: int) -> Replica:
+        return self.fleet.replicas[which % len(self.fleet.replicas)]
+
+    def publish(self, created_at: float) -> None:
+        now = self.fleet.now
+        self.store.put(str(len(self.store.ids) + 1), now=now, created_at=created_at)
+        self.settled_at = now + self.delay + self.plan.clock_skew
+
+    def rotate(self, _which: int, how: float) -> None:
+        self.publish(self.fleet.now + self.plan.clock_skew * (how - 0.5))
+
+    def merge_late(self, _which: int, how: float) -> None:
+        """Publish long after creation: a keyring merged late, a store's clock that is slow or steps back."""
+        self.publish(self.fleet.now - 3 * self.delay * how)
+        self.late_until = self.settled_at
+
+    def roll_back(self, which: int, _how: float) -> None:
+        there = [id_ for id_ in self.store.ids if id_ not in self.store.gone]
+        self.store.put(there[which % len(there)], now=self.fleet.now, created_at=None)
+        self.settled_at = self.fleet.now + self.delay
+        if self.plan.keep_versions is not None:
+            # Others may no longer have it: to a new pod that is a late publication.
+            self.late_until = self.settled_at + self.plan.clock_skew
+
+    def delete(self, which: int, _how: float) -> None:
+        """Delete a version, unless everybody would have to go on with one that not everybody has yet."""
+        there = [id_ for id_ in self.store.ids if id_ not in self.store.gone]
+        if self.fleet.now > self.settled_at and len(there) > 1:
+            self.store.delete(there[which % len(there)], now=self.fleet.now)
+
+    def new_pod(self, which: int, how: float) -> None:
+        """Start a pod with an empty volume, unless it would meet a late publication: it cannot know."""
+        if self.fleet.now < self.late_until:
+            return
+        if len(self.fleet.replicas) >= self.plan.replicas:
+            self.fleet.stop(self.pick(which))
+        deployment = self.plan.deployments[which % len(self.plan.deployments)]
+        self.fleet.start(
+            Replica(
+                f"replica-{which}",
+                deployment,
+                self.rules,
+                offset=self.plan.clock_skew * (how - 0.5),
+                mount_delay=schedule.MOUNT_DELAY_SECONDS if self.plan.mounted else 0.0,
+            )
+        )
+
+    def restart(self, which: int, _how: float) -> None:
+        self.fleet.restart(self.pick(which))
+
+    def outage(self, which: int, how: float) -> None:
+        """Cut a replica off: for less than its bound where the others do not keep what it goes on using."""
+        replica = self.pick(which)
+        longest = 3 * self.delay * how if self.plan.keep_versions is None else replica.refresh.interval / 2
+        replica.cut_off_until = self.fleet.now + longest * how
+
+    def clock(self, which: int, how: float) -> None:
+        self.fleet.step_clock(self.pick(which), self.plan.clock_skew * (how - 0.5))
+
+    def interval(self, which: int, how: float) -> None:
+        deployments = self.plan.deployments
+        self.pick(which).refresh = deployments[int(how * len(deployments)) % len(deployments)]
+
+    def hup(self, which: int, _how: float) -> None:
+        self.fleet.refresh_now(self.pick(which))
+
+
+@given(plans(replicas=6, events=12))
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_encrypted_can_be_decrypted_within_the_bound(plan: Plan) -> None:
+    """Every record is readable for every replica within its bound, and nobody's activation runs backwards."""
+    assert History(plan).play().problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@given(plans(replicas=60, events=60))
+@settings(
+    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+def test_large_fleets(plan: Plan) -> None:
+    """The same, for more of everything."""
+    assert History(plan).play().problems == []
