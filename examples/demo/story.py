@@ -103,7 +103,7 @@ class Story:
             self._refresh()
         bound = max(status.bound_seconds for status in self._statuses())
         message = f"version {version} did not reach every app within the bound, {bound:.1f} s"
-        self._until(lambda: self._timeline.everywhere(version, "pre-active"), bound, message)
+        self._until(lambda: self._timeline.is_known(version), bound, message)
 
     def _no_timer_soon(self) -> bool:
         """Tell whether no agent would find a new version by its timer in the next moment anyway."""
@@ -172,14 +172,17 @@ class Story:
         return all(status.freshness == "fresh" for status in self._statuses())
 
     def judge(self) -> None:
-        """Raise ``DemoError`` unless every app decrypted all that it tried."""
-        totals = self._timeline.totals
-        if totals.failures:
-            message = f"{totals.failures} records could not be decrypted; the first: {self._timeline.failure}"
-            raise DemoError(message)
+        """Raise ``DemoError`` unless every app decrypted, and all that it tried."""
+        self._pass_failures()
         idle = [pod for pod, samples in self._timeline.samples.items() if not samples[-1].decrypted]
         if idle:
             message = f"the app of pod {idle[0]} decrypted nothing at all"
+            raise DemoError(message)
+
+    def _pass_failures(self) -> None:
+        timeline = self._timeline
+        if timeline.failure is not None:
+            message = f"{timeline.totals.failures:,} decrypts failed so far; the first: {timeline.failure}"
             raise DemoError(message)
 
     def _pause(self, seconds: float = PAUSE_SECONDS) -> None:
@@ -194,6 +197,7 @@ class Story:
         while not happened():
             if time.monotonic() >= deadline:
                 return False
+            self._pass_failures()
             for ended in filter(None, (pod.ended for pod in self._pods)):
                 raise DemoError(ended)
             for pod, message in self._heard():

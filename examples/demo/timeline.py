@@ -94,6 +94,10 @@ class Timeline:
         states = [seen.state for seen in self.sightings if (seen.pod, seen.version) == (pod, version)]
         return states[-1] if states else None
 
+    def is_known(self, version: str) -> bool:
+        """Tell whether every app has ``version``, in whatever state."""
+        return all(self.state(pod, version) is not None for pod in self.pods)
+
     def everywhere(self, version: str, state: State) -> bool:
         """Tell whether every app sees ``version`` in ``state``."""
         return all(self.state(pod, version) == state for pod in self.pods)

@@ -88,7 +88,7 @@ def judged(timeline: Timeline, home: Path) -> str:
 
 def test_a_failed_decrypt_fails_the_demo(tmp_path: Path) -> None:
     assert judged(run(failure="record a-7 of version 2: InvalidTag"), tmp_path) == (
-        "2 records could not be decrypted; the first: record a-7 of version 2: InvalidTag"
+        "2 decrypts failed so far; the first: record a-7 of version 2: InvalidTag"
     )
 
 

@@ -31,8 +31,10 @@ def test_everywhere_means_every_app() -> None:
     timeline = Timeline("file", ("a", "b"), 4.0, BEGAN)
     timeline.take("a", versions(1, 1, {"1": "active"}))
     assert not timeline.everywhere("1", "active")
+    assert not timeline.is_known("1")
     timeline.take("b", versions(2, 1, {"1": "active"}))
     assert timeline.everywhere("1", "active")
+    assert timeline.is_known("1")
 
 
 def test_segments_follow_each_other_to_the_end() -> None:
