@@ -165,8 +165,9 @@ class Publisher:
         with suppress(OSError), self._root.child(STATUS_DIRECTORY) as directory:
             directory.clear_temporaries()
         generations = [name for name in self._root.names() if is_generation(name)]
-        self._number = max(map(number_of, generations), default=0)
         shown = self._root.link_target(DATA_LINK)
+        # The link counts as well: its directory may be gone, and readers have seen it.
+        self._number = max(map(number_of, [*generations, shown or ""]))
         # A reader may stand in any of them, so even orphans wait their turn.
         self._due = {name: boot + RETIRE_AFTER_SECONDS for name in generations if name != shown}
         if shown is not None:

@@ -15,7 +15,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An empty volume."""
+    """Make an empty volume."""
     directory = tmp_path / "volume"
     directory.mkdir()
     return directory
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """An empty volume that other users reach as well, with the modes that a pod's fsGroup 4000 gives it."""
+    """Make an empty volume that other users reach as well, as a pod with fsGroup 4000 does."""
     directory = Path(tempfile.mkdtemp(prefix="keyferry-"))
     os.chown(directory, 0, 4000)
     directory.chmod(0o2777)
@@ -39,13 +39,13 @@ def namespace() -> Iterator[Namespace]:
 
 @pytest.fixture
 def reports() -> Reports:
-    """What the publisher of this test reported."""
+    """Collect what the publisher of this test reports."""
     return []
 
 
 @pytest.fixture
 def publisher(root: Path, reports: Reports) -> Iterator[Publisher]:
-    """An open publisher on the volume."""
+    """Open a publisher on the volume."""
     opened = publisher_on(root, reports)
     opened.open(BOOT)
     yield opened

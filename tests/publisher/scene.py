@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the publisher act on: keyrings, pictures of a volume, a watch on it, other users, namespaces."""
+"""What the tests of the publisher act on: keyrings, pictures of a volume, a watch, users, namespaces."""
 
 import ctypes
 import os
@@ -30,7 +30,7 @@ def material() -> Material:
 
 
 def ring(*values: Material, activates_at: float = NOW - 100) -> Keyring:
-    """Return a keyring of ``values`` with ids from 1 on, all activated a second apart since ``activates_at``."""
+    """Return a keyring of ``values`` with ids from 1 on, activated a second apart after ``activates_at``."""
     versions = tuple(
         Version(str(number), NOW - 200, activates_at + number, NO_FINGERPRINT, value)
         for number, value in enumerate(values, 1)
@@ -68,7 +68,7 @@ def shown(root: Path) -> Mapping[str, Keyring]:
 
 def published(root: Path) -> str:
     """Return the name of the generation's directory that is shown."""
-    return os.readlink(root / DATA_LINK)
+    return str((root / DATA_LINK).readlink())
 
 
 def names(root: Path) -> set[str]:
@@ -86,12 +86,17 @@ def picture(root: Path) -> dict[str, tuple[object, ...]]:
         # What was made in a directory and removed again shows in the directory's time, and nowhere else.
         content: tuple[object, ...] = ()
         if stat.S_ISLNK(info.st_mode):
-            content = (info.st_mtime_ns, os.readlink(path))
+            content = (info.st_mtime_ns, str(path.readlink()))
         elif stat.S_ISREG(info.st_mode):
             content = (info.st_mtime_ns, path.read_bytes())
         owner = (info.st_mode, info.st_uid, info.st_gid)
         found[str(path.relative_to(root))] = (info.st_ino, owner, *content)
     return found
+
+
+def open_descriptors() -> int:
+    """Return how many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class Watch:
@@ -166,9 +171,9 @@ class Namespace:
         """Run shell commands in it and return what they print; all of them must succeed."""
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
-        self._shell.stdin.write(f"(set -e; {script}\n) </dev/null; echo \"--- $?\"\n")
+        self._shell.stdin.write(f'(set -e; {script}\n) </dev/null; echo "--- $?"\n')
         self._shell.stdin.flush()
-        lines = []
+        lines: list[str] = []
         for line in self._shell.stdout:
             if line.startswith("--- "):
                 assert line == "--- 0\n", "".join(lines)

@@ -180,6 +180,17 @@ def test_the_counter_starts_above_what_is_seen(root: Path, planted: str, expecte
     publisher.close()
 
 
+def test_the_counter_starts_above_what_is_linked(root: Path) -> None:
+    """Readers saw it, even if its directory is gone."""
+    (root / DATA_LINK).symlink_to("..gen-000041.deadbeef")
+    publisher = publisher_on(root)
+    publisher.open(BOOT)
+    generation = publisher.publish(KEYS, now=NOW, boot=BOOT)
+    assert generation is not None
+    assert generation.number == 42
+    publisher.close()
+
+
 def test_the_counter_starts_above_what_is_written(root: Path) -> None:
     """The number in the file counts as well: somebody may have renamed the directory."""
     directory = left_behind(root)
@@ -238,7 +249,9 @@ def test_links_are_repaired_at_the_start(root: Path) -> None:
 def test_no_volume(tmp_path: Path) -> None:
     with pytest.raises(VolumeError) as caught:
         publisher_on(tmp_path / "nothing").open(BOOT)
-    assert str(caught.value) == f"volume.path: {tmp_path}/nothing cannot be opened (No such file or directory)"
+    assert (
+        str(caught.value) == f"volume.path: {tmp_path}/nothing cannot be opened (No such file or directory)"
+    )
 
 
 def test_no_such_group(root: Path) -> None:

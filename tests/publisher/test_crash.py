@@ -60,7 +60,8 @@ SCENARIOS = [
         Scenario((OLD,), OLD, lambda root: (root / "master").chmod(0o444)), id="same again, tampered with"
     ),
     pytest.param(
-        Scenario((OLD,), NEW, foreign_directory, aside=1, readable_before=False), id="a foreign thing in the way"
+        Scenario((OLD,), NEW, foreign_directory, aside=1, readable_before=False),
+        id="a foreign thing in the way",
     ),
 ]
 

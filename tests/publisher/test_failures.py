@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever fails before the swap leaves the volume as it was; whatever fails after it is repaired by the next call."""
+"""What fails before the swap leaves the volume as it was; what fails after it is repaired by the next."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import directory
 from agent.errors import PublishError, VolumeError
 from agent.publisher import RETIRE_AFTER_SECONDS, Publisher
 from keyferry.layout import DATA_LINK, KEYRING_FILE, Keyring
+from tests.publisher.conftest import needs_root
 from tests.publisher.scene import (
     BOOT,
     NOW,
@@ -22,11 +22,13 @@ from tests.publisher.scene import (
     Reports,
     material,
     names,
+    open_descriptors,
     picture,
     published,
     publisher_on,
     ring,
     shown,
+    user,
     withdrawn,
 )
 from tests.publisher.traced import traced
@@ -104,7 +106,7 @@ def test_a_kernel_that_takes_a_few_bytes_at_a_time(
 ) -> None:
     """write(2) may write less than it was given."""
     write = os.write
-    monkeypatch.setattr(directory.os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
     publisher.publish(NEW, now=NOW, boot=BOOT)
     assert shown(root) == NEW
 
@@ -197,7 +199,7 @@ def test_an_interruption_after_the_swap(root: Path, before: Keys | None) -> None
 
 @pytest.fixture
 def small(namespace: Namespace, tmp_path: Path) -> Path:
-    """A tmpfs of 16 pages; a generation of one key takes two, the lock one."""
+    """Mount a tmpfs of 16 pages; a generation of one key takes two, the lock one."""
     namespace.run(f"mount -t tmpfs -o mode=700,size=64k,nr_inodes=64 none {shlex.quote(str(tmp_path))}")
     return namespace.path(tmp_path)
 
@@ -325,10 +327,41 @@ def test_wiping_without_descriptors(root: Path, publisher: Publisher) -> None:
     assert names(root) == set()
 
 
+@needs_root
+def test_a_link_that_cannot_be_replaced(shared: Path) -> None:
+    """In a directory with the sticky bit nobody removes what is somebody else's."""
+    shared.chmod(0o1777)
+    (shared / DATA_LINK).symlink_to("nowhere")
+    before = picture(shared)
+    with user(1234, 1234):
+        publisher = publisher_on(shared)
+        publisher.open(BOOT)
+        message = f"cannot publish on {shared} (Operation not permitted); what was published stays"
+        assert attempt(publisher, NEW) == message
+        publisher.close()
+    assert picture(shared) == before
+
+
+@needs_root
+def test_a_root_that_was_closed(shared: Path) -> None:
+    """A link that may not be looked at is not taken for one that is missing."""
+    with user(1234, 1234):
+        publisher = publisher_on(shared)
+        publisher.open(BOOT)
+        publisher.publish(OLD, now=NOW, boot=BOOT)
+    before = picture(shared)
+    shared.chmod(0o666)
+    with user(1234, 1234):
+        message = f"cannot publish on {shared} (Permission denied); what was published stays"
+        assert attempt(publisher, OLD) == message
+        publisher.close()
+    assert picture(shared) == before
+
+
 def test_a_volume_that_cannot_be_listed(root: Path) -> None:
     """The start fails with a sentence, and holds nothing afterwards."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with free_descriptors(2), pytest.raises(VolumeError) as caught:
         publisher_on(root).open(BOOT)
     assert str(caught.value) == f"volume.path: {root} cannot be opened (Too many open files)"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before

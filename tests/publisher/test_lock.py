@@ -17,7 +17,7 @@ from agent.errors import VolumeError
 from agent.lock import holder
 from agent.publisher import Publisher
 from tests.publisher.conftest import needs_root
-from tests.publisher.scene import BOOT, NOW, material, picture, publisher_on, ring, user
+from tests.publisher.scene import BOOT, NOW, material, open_descriptors, picture, publisher_on, ring, user
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,10 +51,10 @@ def test_a_second_agent_is_refused(
 
 
 def test_a_refused_agent_gives_everything_back(root: Path, publisher: Publisher) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with pytest.raises(VolumeError):
         publisher_on(root).open(BOOT)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_asking_is_no_second_agent(root: Path) -> None:
@@ -95,6 +95,11 @@ def hard_link(path: Path) -> None:
     path.hardlink_to(path.parent / "keyring")
 
 
+def strangers_file(path: Path) -> None:
+    path.touch()
+    os.chown(path, 1234, -1)
+
+
 NOT_OURS = (
     "volume.path: {lock} is not a file that an agent of uid {uid} made; "
     "remove what is there, or give the agent a volume of its own"
@@ -111,7 +116,7 @@ NOT_OPEN = (
         pytest.param(os.mkfifo, NOT_OURS, id="a FIFO"),
         pytest.param(hard_link, NOT_OURS, id="a second name of a file"),
         pytest.param(
-            lambda path: (path.touch(), os.chown(path, 1234, -1)),
+            strangers_file,
             NOT_OURS, id="a file of somebody else", marks=needs_root,
         ),
         pytest.param(Path.mkdir, NOT_OPEN.replace("{reason}", "Is a directory"), id="a directory"),
@@ -144,7 +149,8 @@ def test_a_planted_link_is_not_followed(root: Path) -> None:
     with pytest.raises(VolumeError) as caught:
         holder(root)
     assert str(caught.value) == (
-        f"{root}/..lock cannot be read (Too many levels of symbolic links); ask with the uid that the agent has"
+        f"{root}/..lock cannot be read (Too many levels of symbolic links); "
+        "ask with the uid that the agent has"
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs an action in a process of its own under strace(1), which can let any of its system calls fail or kill it."""
+"""Runs an action in a process of its own under strace(1), which fails any of its system calls or kills it."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Memory, signals and the marks below: they touch no volume, and how many there are is the allocator's business.
+# Memory, signals and the marks below: they touch no volume, and their number is the allocator's business.
 _IRRELEVANT = re.compile(
     r"mmap|munmap|mremap|madvise|mprotect|brk|rt_sig.*|kill|tgkill|restart_syscall|futex|getppid|exit_group"
 )
@@ -64,7 +64,7 @@ def traced(prepare: Callable[[], Callable[[], str]], inject: str | None = None) 
         strace.communicate()
         assert "attached" in attached, attached
         calls = _calls(log.read())
-    with open(read_end, encoding="utf-8") as answer:
+    with os.fdopen(read_end, encoding="utf-8") as answer:
         result = answer.read()
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
