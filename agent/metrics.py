@@ -8,7 +8,7 @@ ages grow and states change even while nothing happens.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -28,6 +28,8 @@ class Metrics(Collector):
     def __init__(self, view: Callable[[], View | None]) -> None:
         """Read ages and states off ``view``."""
         self._view = view
+        # A second series for each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._refreshes = Counter(
             "keyferry_refresh",

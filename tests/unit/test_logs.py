@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import io
+import json
+
+import pytest
+
+from agent import logs
+from agent.events import Event
+from agent.settings import LogFormat, LogLevel, LogSettings
+
+AT = 1_700_000_000.25
+
+
+def tell(level: LogLevel, *events: Event, form: LogFormat = "json") -> None:
+    sink = logs.sink(LogSettings(level=level, format=form))
+    for event in events:
+        sink(event)
+
+
+def event(name: str, /, level: LogLevel = "info", *, audit: bool = False, **fields: object) -> Event:
+    return Event(name, level, AT, audit, fields)
+
+
+def test_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Time, level and name come first; the rest as it was said."""
+    tell("info", event("key.published", audit=True, key="master", versions=["1", "2"], name="x"))
+    line = capsys.readouterr().err
+    assert line.startswith(
+        '{"timestamp": "2023-11-14T22:13:20.250Z", "level": "info", "event": "key.published", '
+    )
+    document = json.loads(line)
+    assert document["versions"] == ["1", "2"]
+    assert document["audit"] is True
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        ("debug", ["d", "i", "w", "e", "a"]),
+        ("info", ["i", "w", "e", "a"]),
+        ("warning", ["w", "e", "a"]),
+        ("error", ["e", "a"]),
+    ],
+)
+def test_levels(capsys: pytest.CaptureFixture[str], level: LogLevel, told: list[str]) -> None:
+    """What an auditor asks for is told at every level."""
+    tell(
+        level,
+        event("d", "debug"),
+        event("i"),
+        event("w", "warning"),
+        event("e", "error"),
+        event("a", "debug", audit=True),
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert [json.loads(line)["event"] for line in lines] == told
+
+
+@pytest.mark.parametrize(
+    "value", ["line\nbreak", "\udcff", "\x1b[31mred", "ключ", {"a": ("b",)}, None, 3.5], ids=repr
+)
+def test_any_value_is_one_line(capsys: pytest.CaptureFixture[str], value: object) -> None:
+    tell("info", event("e", reason=value))
+    line = capsys.readouterr().err
+    assert line.isascii()
+    assert line.count("\n") == 1
+    assert "reason" in json.loads(line)
+
+
+def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("info", event("refresh.failed", "warning", reason="no answer"), form="console")
+    line = capsys.readouterr().err
+    assert "refresh.failed" in line
+    assert "no answer" in line
+    assert "\x1b" not in line
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.EPIPE, "Broken pipe")
+
+
+def _closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Broken(), _closed(), None], ids=["broken pipe", "closed", "none"])
+def test_nobody_to_tell(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
+    monkeypatch.setattr("sys.stderr", stream)
+    tell("info", event("e"), event("e"))
