@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import copy
 import logging
 import os
+import pickle
 import secrets
 import sys
 import threading
@@ -95,6 +97,24 @@ def test_what_an_app_sees(volume: Volume, connect: Connect) -> None:
     assert keys.generation == keys.keyring.generation == 1
     assert len(keys.keyring) == 4
     assert keys.problem is None
+
+
+def test_a_key_never_shows_itself(volume: Volume, connect: Connect) -> None:
+    volume.publish(version("1"), version("2"))
+    keys = connect()
+    key = keys.active
+    for shown in (repr(key), str(key), f"{keys.keyring}", repr(keys.candidates()), repr(keys._view.held)):
+        assert "Material(<censored>)" in shown
+        assert key.text not in shown
+        assert repr(key.bytes) not in shown
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError) as caught:
+            attempt(key)
+        assert str(caught.value) == (
+            "a key is never pickled: a copy would leave the process unnoticed; send its id instead"
+        )
+    assert key == keys.active
+    assert key != keys.get("1")
 
 
 def test_nothing_is_read_before_the_first_use(tmp_path: Path) -> None:

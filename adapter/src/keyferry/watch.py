@@ -13,9 +13,7 @@ Rules:
 
 import logging
 import threading
-import traceback
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from keyferry.key import Snapshot
@@ -115,6 +113,9 @@ def _call(callback: Callback, snapshot: Snapshot) -> None:
     try:
         callback(snapshot)
     except Exception as error:  # noqa: BLE001 -- the app's code, whatever it raises
+        # Needed rarely, and it costs an app some milliseconds at its start.
+        import traceback
+
         place = traceback.extract_tb(error.__traceback__)[-1]
         kind, file = type(error).__qualname__, place.filename
         _logger.error(  # noqa: TRY400 -- a traceback ends with the error's text, which may hold values
@@ -132,7 +133,7 @@ def _listen(path: str, wake: threading.Event) -> "BaseObserver | None":
 
     class Swaps(FileSystemEventHandler):
         def on_moved(self, event: "FileSystemEvent") -> None:
-            if PurePath(str(event.dest_path)).name == DATA_LINK:
+            if str(event.dest_path).endswith(f"/{DATA_LINK}"):
                 wake.set()
 
     observer = Observer()
