@@ -5,6 +5,7 @@ import itertools
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,8 @@ from tests.servers.scripted import Response, ScriptedServer
 
 _unique = itertools.count()
 
+Opener = Callable[[VaultSource], Provider]
+
 
 @dataclass
 class Site:
@@ -31,6 +34,7 @@ class Site:
     bao: OpenBao
     name: str
     directory: Path
+    opened: Opener
     auth: VaultAuth
 
     @property
@@ -39,8 +43,7 @@ class Site:
         return VaultSource(address=self.bao.address, path=path, ca_file=self.bao.ca_file, auth=self.auth)
 
     def provider(self, **auth: object) -> Provider:
-        source = replace(self.source, auth=replace(self.auth, **auth))  # type: ignore[arg-type]
-        return opened(source)
+        return self.opened(replace(self.source, auth=replace(self.auth, **auth)))  # type: ignore[arg-type]
 
     def write(self, name: str, text: str) -> Path:
         path = self.directory / name
@@ -57,18 +60,27 @@ class Site:
         self.bao.root.sys.revoke_prefix(f"auth/{self.name}/")  # type: ignore[no-untyped-call]
 
 
-def opened(source: VaultSource) -> Provider:
-    return open_provider(key(source, "vault"), timeout=5.0)
+@pytest.fixture
+def opened() -> Iterator[Opener]:
+    """Open providers that are closed after the test."""
+    with ExitStack() as stack:
+
+        def open_one(source: VaultSource) -> Provider:
+            provider = open_provider(key(source, "vault"), timeout=5.0)
+            stack.callback(provider.close)
+            return provider
+
+        yield open_one
 
 
 @pytest.fixture
-def site(bao: OpenBao, tmp_path: Path) -> Site:
+def site(bao: OpenBao, tmp_path: Path, opened: Opener) -> Site:
     """Make a secret, and a policy of the same name to read it."""
     name = f"site-{next(_unique)}"
     bao.mount_kv(name)
     bao.write(name, "key", key=new_value())
     bao.policy(name, f"{name}/*")
-    return Site(bao, name, tmp_path, VaultAuth(token=bao.token(name)))
+    return Site(bao, name, tmp_path, opened, VaultAuth(token=bao.token(name)))
 
 
 @pytest.fixture(scope="session")
@@ -385,7 +397,7 @@ def test_open_token_file(site: Site, mode: int, warned: bool) -> None:
     assert fetch(provider, {}).warnings == ((expected,) if warned else ())
 
 
-def test_namespace(bao: OpenBao) -> None:
+def test_namespace(bao: OpenBao, opened: Opener) -> None:
     """A secret in a namespace is read with a token of that namespace."""
     namespace = f"team-{next(_unique)}"
     bao.root.adapter.post(f"/v1/sys/namespaces/{namespace}")
@@ -400,11 +412,9 @@ def test_namespace(bao: OpenBao) -> None:
     )
     inside = opened(replace(source, namespace=namespace))
     assert fetch(inside, {}).versions
-    inside.close()
     outside = opened(source)
     with pytest.raises(DeniedError):
         fetch(outside, {})
-    outside.close()
 
 
 def certificate(ca: trustme.CA, name: str) -> ssl.SSLContext:
@@ -426,9 +436,9 @@ def test_certificate_of_another_name(site: Site, tls_server_name: str | None, me
     with ScriptedServer(lambda _: answer, certificate(site.bao.ca, "vault.example")) as server:
         source = replace(site.source, address=server.address)
         with pytest.raises(UnavailableError) as failure:
-            fetch(opened(replace(source, tls_server_name=tls_server_name)), {})
+            fetch(site.opened(replace(source, tls_server_name=tls_server_name)), {})
         with pytest.raises(DeniedError):
-            fetch(opened(replace(source, tls_server_name="vault.example")), {})
+            fetch(site.opened(replace(source, tls_server_name="vault.example")), {})
     assert failure.value.reason == (
         f"Vault at {server.address} has a certificate that is not trusted: {message}; check ca_file"
     )
@@ -438,7 +448,7 @@ def test_ca_rotated_on_disk(site: Site) -> None:
     """Another CA is not trusted; the right one is as soon as it is on disk."""
     ca_file = site.directory / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(ca_file))
-    provider = opened(replace(site.source, ca_file=ca_file))
+    provider = site.opened(replace(site.source, ca_file=ca_file))
     with pytest.raises(UnavailableError) as failure:
         fetch(provider, {})
     assert failure.value.reason == (
@@ -447,7 +457,6 @@ def test_ca_rotated_on_disk(site: Site) -> None:
     )
     ca_file.write_bytes(site.bao.ca_file.read_bytes())
     assert fetch(provider, {}).versions
-    provider.close()
 
 
 @pytest.mark.parametrize(
@@ -464,7 +473,7 @@ def test_ca_file_that_holds_no_certificate(site: Site, content: bytes | None, me
     if content is not None:
         ca_file.write_bytes(content)
     with pytest.raises(UnavailableError) as failure:
-        fetch(opened(replace(site.source, ca_file=ca_file)), {})
+        fetch(site.opened(replace(site.source, ca_file=ca_file)), {})
     assert failure.value.reason == message.format(path=ca_file)
 
 
@@ -475,14 +484,14 @@ def test_ca_file_that_holds_no_certificate(site: Site, content: bytes | None, me
         ("https://vault.invalid", "Vault at https://vault.invalid has a name that does not resolve"),
     ],
 )
-def test_nobody_there(address: str, message: str) -> None:
+def test_nobody_there(address: str, message: str, opened: Opener) -> None:
     source = VaultSource(address=address, path="secret/key", auth=VaultAuth(token="token"))
     with pytest.raises(UnavailableError) as failure:
         fetch(opened(source), {})
     assert failure.value.reason == message
 
 
-def test_sealed(tmp_path: Path) -> None:
+def test_sealed(tmp_path: Path, opened: Opener) -> None:
     """A sealed server is unavailable, and the same provider works once it is unsealed."""
     with OpenBao(tmp_path) as bao:
         bao.mount_kv("secret")
@@ -496,4 +505,3 @@ def test_sealed(tmp_path: Path) -> None:
             fetch(provider, {})
         bao.unseal()
         assert fetch(provider, {}).versions
-        provider.close()
