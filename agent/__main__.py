@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: ``keyferry-agent run | once | check | refresh | status``.
 
-Exit codes: 0 ok, 1 failed, 2 bad configuration or usage, 3 not ready in time. Errors go to standard error, one
-sentence a line; standard output holds only what was asked for, as JSON with ``--json``.
+Exit codes: 0 ok, 1 failed, 2 bad configuration or usage, 3 not ready in time. Errors go to standard error,
+one sentence a line; standard output holds only what was asked for, as JSON with ``--json``.
 """
 
 import argparse
@@ -42,21 +42,23 @@ def _run(options: argparse.Namespace) -> int:
     # Each command is imported when chosen: the start-up of `run` must not pay for the others.
     match options.command:
         case "run" | "once":
-            from agent.commands import run  # noqa: PLC0415
+            from agent.commands import run
 
             return run.run(options.config, once=options.command == "once")
         case "check":
-            from agent.commands import check  # noqa: PLC0415
+            from agent.commands import check
 
             return check.check(options.config, as_json=options.json)
         case "refresh":
-            from agent.commands import refresh  # noqa: PLC0415
+            from agent.commands import refresh
 
             return refresh.refresh(options.config, options.dir, timeout=options.timeout, as_json=options.json)
         case _:
-            from agent.commands import status  # noqa: PLC0415
+            from agent.commands import status
 
-            return status.status(options.config, options.dir, show=status.Show(options), interval=options.interval)
+            return status.status(
+                options.config, options.dir, show=status.Show(options), interval=options.interval
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         metavar="FILE",
-        help="agent.yaml (default: KEYFERRY_CONFIG, else /etc/keyferry/agent.yaml, else environment variables)",
+        help="agent.yaml (default: KEYFERRY_CONFIG, else /etc/keyferry/agent.yaml, else the environment)",
     )
     json = argparse.ArgumentParser(add_help=False)
     json.add_argument("--json", action="store_true", help="print JSON")
@@ -78,18 +80,28 @@ def _parser() -> argparse.ArgumentParser:
     volume.add_argument("-d", "--dir", type=Path, metavar="DIR", help="the volume (default: as configured)")
 
     commands.add_parser("run", parents=[config], help="fetch, publish and keep fresh until stopped")
-    commands.add_parser("once", parents=[config], help="fetch and publish once, then exit (init containers, jobs)")
+    commands.add_parser(
+        "once", parents=[config], help="fetch and publish once, then exit (init containers, jobs)"
+    )
     commands.add_parser(
         "check", parents=[config, json], help="check configuration, volume and provider without publishing"
     )
     refresh = commands.add_parser(
-        "refresh", parents=[config, volume, json], help="make the running agent refresh now, and wait for the result"
+        "refresh",
+        parents=[config, volume, json],
+        help="make the running agent refresh now, and wait for the result",
     )
-    refresh.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="give up after (default: 30)")
+    refresh.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="give up after (default: 30)"
+    )
     status = commands.add_parser("status", parents=[config, volume, json], help="show what is on the volume")
-    status.add_argument("--ready", action="store_true", help="exit 3 unless every key can be read; print nothing")
+    status.add_argument(
+        "--ready", action="store_true", help="exit 3 unless every key can be read; print nothing"
+    )
     status.add_argument("--watch", action="store_true", help="show it again and again")
-    status.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="of --watch (default: 1)")
+    status.add_argument(
+        "--interval", type=float, default=1.0, metavar="SECONDS", help="of --watch (default: 1)"
+    )
     return parser
 
 

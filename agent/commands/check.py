@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``check``: would the agent work here? Configuration, volume and provider are tried; nothing is published."""
+"""``check``: would the agent work here? Everything is tried, and nothing is published."""
 
 import json
 import os
@@ -43,7 +43,10 @@ class Finding:
 
 
 def check(config: Path | None, *, as_json: bool) -> int:
-    """Try everything and tell what was found; return 0 if the agent would serve, 1 if a key would fail, 2 if not."""
+    """Try everything and tell what was found.
+
+    Returns 0 if the agent would serve, 1 if a key would fail, 2 if the volume cannot be used.
+    """
     loaded = load(config, os.environ)
     inspection = inspect(loaded.settings.volume)
     findings = _try_all(loaded.settings)
@@ -66,9 +69,13 @@ def _try_all(settings: Settings) -> list[Finding]:
     findings: dict[str, Finding] = {}
     threads = []
     for name, key in settings.keys.items():
-        findings[name] = _finding(key, settings, UnavailableError(f"no answer within {settings.refresh.timeout:g} s"))
+        findings[name] = _finding(
+            key, settings, UnavailableError(f"no answer within {settings.refresh.timeout:g} s")
+        )
         # A thread each, as in the daemon: one that hangs holds up neither the others nor the exit.
-        thread = threading.Thread(target=lambda k=key: findings.update({k.name: _try(k, settings)}), daemon=True)
+        thread = threading.Thread(
+            target=lambda k=key: findings.update({k.name: _try(k, settings)}), daemon=True
+        )
         thread.start()
         threads.append(thread)
     until = moment().boot + settings.refresh.timeout
@@ -94,13 +101,23 @@ def _try(key: KeySettings, settings: Settings) -> Finding:
 
 
 def _finding(
-    key: KeySettings, settings: Settings, result: Offer | RefreshError, *, first: float = 0.0, following: float = 0.0
+    key: KeySettings,
+    settings: Settings,
+    result: Offer | RefreshError,
+    *,
+    first: float = 0.0,
+    following: float = 0.0,
 ) -> Finding:
     bound = schedule.bound(settings.refresh, settings.rotation, mounted=key.mounted)
     delay = settings.rotation.activation_delay
     if isinstance(result, RefreshError):
         return Finding(
-            key.name, key.provider, result.outcome, result.reason, bound_seconds=bound, activation_delay_seconds=delay
+            key.name,
+            key.provider,
+            result.outcome,
+            result.reason,
+            bound_seconds=bound,
+            activation_delay_seconds=delay,
         )
     now = moment().now
     rules = keyring.Rules(activation_delay=delay)
@@ -113,8 +130,8 @@ def _finding(
     warnings = list(result.warnings)
     if delay == 0:
         warnings.append(
-            "activation_delay is 0s: with several replicas, records that one encrypts right after a rotation cannot "
-            "be decrypted by those that have not refreshed yet"
+            "activation_delay is 0s: with several replicas, records that one encrypts right after a rotation "
+            "cannot be decrypted by those that have not refreshed yet"
         )
     return Finding(
         key=key.name,
@@ -153,7 +170,7 @@ def _tell(
             f"  bound:    {finding.bound_seconds:g} s, within the activation delay of "
             f"{finding.activation_delay_seconds:g} s"
             if finding.activation_delay_seconds
-            else f"  bound:    {finding.bound_seconds:g} s; activation delay 0 s: a new version is used at once"
+            else f"  bound:    {finding.bound_seconds:g} s; activation delay 0 s: new versions act at once"
         )
         for skipped in finding.skipped:
             print(f"  skipped:  version {skipped}")

@@ -5,8 +5,10 @@ In an image without a shell there is no ``kill``, and a signal alone does not te
 """
 
 import json
+import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,13 +32,16 @@ def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_j
     began = moment()
     try:
         os.kill(pid, signal.SIGHUP)
-    except PermissionError as error:
-        message = f"the agent (pid {pid}) runs under another uid than this command ({os.geteuid()}); run it as the agent's"
+    except OSError as error:
+        message = (
+            f"the agent (pid {pid}) cannot be signalled ({error.strerror}); run this in its container "
+            "and as its uid"
+        )
         raise AgentError(message) from error
     status = _wait(path, began.now, began.boot + timeout)
     if status is None:
         message = f"the agent (pid {pid}) had no result for every key within {timeout:g} s"
-        print(f"keyferry-agent: {message}", flush=True)
+        print(f"keyferry-agent: {message}", file=sys.stderr)
         return Exit.NOT_READY
     failed = [name for name, key in status.keys.items() if key.failures]
     if as_json:
@@ -48,11 +53,7 @@ def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_j
 
 
 def _agent_pid(path: Path) -> int:
-    try:
-        pid = holder(path)
-    except OSError as error:
-        message = f"cannot look who runs on {path} ({error.strerror}); run this as the agent's uid, in its container"
-        raise AgentError(message) from error
+    pid = holder(path)
     if pid is None:
         message = f"no agent runs on {path}; start one, or give its volume by --dir"
         raise AgentError(message)
@@ -60,7 +61,9 @@ def _agent_pid(path: Path) -> int:
 
 
 def _wait(path: Path, since: float, until_boot: float) -> Status | None:
-    """Return the heartbeat in which every key's last attempt began after ``since``, ``None`` if it is late."""
+    """Return the heartbeat in which each key was tried after ``since``, ``None`` if it is late."""
+    # The heartbeat's times are milliseconds.
+    since = math.floor(since * 1000) / 1000
     while moment().boot < until_boot:
         status = read_status(str(path))
         if status is not None and all((key.last_attempt_at or 0.0) >= since for key in status.keys.values()):
@@ -70,4 +73,7 @@ def _wait(path: Path, since: float, until_boot: float) -> Status | None:
 
 
 def _documents(keys: Mapping[str, KeyStatus]) -> dict[str, object]:
-    return {name: {"outcome": key.outcome, "reason": key.reason, "failures": key.failures} for name, key in keys.items()}
+    return {
+        name: {"outcome": key.outcome, "reason": key.reason, "failures": key.failures}
+        for name, key in keys.items()
+    }

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands beside ``run``, with the exit codes and sentences that scripts and people rely on."""
+
+import json
+import os
+import secrets
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import __version__
+from agent.__main__ import main
+from tests.daemon.agent_process import AgentProcess
+from tests.daemon.conftest import new_key
+
+
+class TestUsage:
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as raised:
+            main(["--version"])
+        assert raised.value.code == 0
+        assert capsys.readouterr().out == f"keyferry-agent {__version__}\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ([], "the following arguments are required: COMMAND"),
+            (["serve"], "argument COMMAND: invalid choice: 'serve'"),
+            (["run", "--json"], "unrecognized arguments: --json"),
+            (["refresh", "--timeout", "soon"], "argument --timeout: invalid float value: 'soon'"),
+        ],
+        ids=["none", "unknown", "another command's option", "no number"],
+    )
+    def test_mistakes(self, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str) -> None:
+        with pytest.raises(SystemExit) as raised:
+            main(arguments)
+        assert raised.value.code == 2
+        assert complaint in capsys.readouterr().err
+
+    @pytest.mark.parametrize("command", ["run", "once", "check", "refresh"])
+    def test_no_configuration(self, home: Path, command: str) -> None:
+        run = subprocess.run(
+            [sys.executable, "-m", "agent", command, "-c", str(home / "agent.yaml")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (run.returncode, run.stdout) == (2, "")
+        assert run.stderr == (
+            f"keyferry-agent: {home}/agent.yaml: cannot be read: No such file or directory; allowed: a YAML "
+            "file; let the agent read it, or name another one by --config or KEYFERRY_CONFIG\n"
+        )
+
+
+class TestCheck:
+    def check(self, agent: AgentProcess, *more: str) -> int:
+        return main(["check", "-c", str(agent.config), *more])
+
+    def test_all_is_well(self, agent: AgentProcess, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """It tells what a person wants to know before the rollout, and publishes nothing."""
+        agent.configure(rotation={"activation_delay": "20m"})
+        assert self.check(agent) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(f"volume {agent.volume}: ok\n")
+        assert "\nkey master (file): ok, version sha256:" in told
+        assert "\n  latency:  " in told
+        assert "\n  staged:   no: a raw file has no history; " in told
+        assert "\n  bound:    32.46 s, within the activation delay of 1200 s\n" in told
+        assert key not in told
+        assert list(agent.volume.iterdir()) == []
+
+    def test_json(self, agent: AgentProcess, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+        agent.configure(
+            keys={
+                "master": agent.file_key() | {"encoding": "base64url", "length": 32},
+                "none": agent.file_key("no"),
+            }
+        )
+        assert self.check(agent, "--json") == 1
+        text = capsys.readouterr().out
+        document = json.loads(text)
+        assert document["volume"] == {"path": str(agent.volume), "problems": []}
+        master, missing = document["keys"]
+        assert (master["key"], master["outcome"]) == ("master", "changed")
+        assert master["active"] == master["fingerprint"] == master["versions"][0]
+        assert master["first_ms"] > 0
+        assert "activation_delay is 0s" in master["warnings"][0]
+        assert (missing["outcome"], missing["active"]) == ("missing", None)
+        assert missing["reason"].startswith(f"file {agent.key_file.with_name('no')} does not exist; ")
+        assert key not in text
+
+    def test_a_key_that_would_fail(self, agent: AgentProcess, capsys: pytest.CaptureFixture[str]) -> None:
+        secret = new_key()
+        agent.write_key(secret)
+        agent.configure(keys={"master": agent.file_key() | {"encoding": "hex"}})
+        assert self.check(agent) == 1
+        told = capsys.readouterr().out
+        assert "\nkey master (file): malformed: " in told
+        assert secret not in told
+
+    def test_a_volume_that_cannot_be_used(
+        self, agent: AgentProcess, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The keys are tried all the same: everything that is wrong comes at once."""
+        agent.configure(volume={"path": str(agent.home / "nowhere")})
+        assert self.check(agent) == 2
+        told = capsys.readouterr().out
+        assert told.startswith(f"volume {agent.home}/nowhere: not usable\n  problem: volume.path: ")
+        assert "\nkey master (file): ok" in told
+
+    def test_a_provider_that_hangs(
+        self, agent: AgentProcess, black_hole: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        vault = {"provider": "vault", "address": black_hole, "path": "a/b", "auth": {"token": "none"}}
+        agent.configure(keys={"hung": vault, "master": agent.file_key()})
+        assert self.check(agent) == 1
+        told = capsys.readouterr().out
+        assert "\nkey hung (vault): unavailable: " in told
+        assert "\nkey master (file): ok" in told
+
+    def test_beside_a_running_agent(self, agent: AgentProcess) -> None:
+        agent.start()
+        agent.settle()
+        before = agent.tree()
+        assert agent.run("check", "-c", str(agent.config)).returncode == 0
+        assert agent.tree() == before
+
+
+class TestRefresh:
+    def test_brings_the_new_value(self, agent: AgentProcess) -> None:
+        """When it returns, the volume has what the source had when it was called."""
+        agent.configure(refresh={"interval": "1h"})
+        agent.start()
+        agent.wait_ready()
+        for _ in range(3):
+            rotated = new_key()
+            agent.key_file.write_text(rotated)
+            run = agent.run("refresh", "-c", str(agent.config))
+            assert (run.returncode, run.stderr) == (0, "")
+            assert run.stdout in (
+                "master: changed\n",
+                "master: unchanged\n",
+            )  # unchanged: the watcher was first
+            assert agent.plain() == rotated
+
+    def test_a_key_that_fails(self, agent: AgentProcess) -> None:
+        agent.configure(refresh={"interval": "1h"})
+        agent.start()
+        agent.wait_ready()
+        agent.key_file.unlink()
+        run = agent.run("refresh", "--dir", str(agent.volume), "--json")
+        assert run.returncode == 1
+        document = json.loads(run.stdout)
+        assert document["generation"] == 1
+        assert document["keys"]["master"]["outcome"] == "missing"
+        assert document["keys"]["master"]["failures"] >= 1
+
+    def test_no_result_in_time(self, agent: AgentProcess, black_hole: str) -> None:
+        vault = {"provider": "vault", "address": black_hole, "path": "a/b", "auth": {"token": "none"}}
+        agent.configure(refresh={"interval": "1h", "timeout": "1m"}, keys={"hung": vault})
+        agent.start()
+        agent.wait_for("refresh.started")
+        run = agent.run("refresh", "-c", str(agent.config), "--timeout", "0.2")
+        assert (run.returncode, run.stdout) == (3, "")
+        assert run.stderr == (
+            f"keyferry-agent: the agent (pid {agent.pid}) had no result for every key within 0.2 s\n"
+        )
+
+    @pytest.mark.parametrize("ran", [False, True], ids=["never", "not any more"])
+    def test_no_agent(self, agent: AgentProcess, ran: bool) -> None:
+        if ran:
+            agent.start()
+            agent.wait_ready()
+            agent.stop()
+        run = agent.run("refresh", "-c", str(agent.config))
+        assert (run.returncode, run.stdout) == (1, "")
+        assert run.stderr == (
+            f"keyferry-agent: no agent runs on {agent.volume}; start one, or give its volume by --dir\n"
+        )
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+    def test_another_uid(self, agent: AgentProcess) -> None:
+        agent.start()
+        agent.wait_ready()
+        agent.home.chmod(0o755)
+        run = subprocess.run(
+            [sys.executable, "-m", "agent", "refresh", "--dir", str(agent.volume)],
+            capture_output=True,
+            text=True,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            check=False,
+        )
+        assert (run.returncode, run.stdout) == (2, "")
+        assert run.stderr == (
+            f"keyferry-agent: {agent.volume}/..lock cannot be read (Permission denied); ask with the uid that "
+            "the agent has\n"
+        )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_without_any_privilege(agent: AgentProcess, key: str) -> None:
+    """As the restricted Pod Security profile has it: any uid, no capability, files for the volume's group."""
+    agent.home.chmod(0o755)
+    for directory in (agent.config.parent, agent.key_file.parent):
+        directory.chmod(0o755)
+    agent.volume.chmod(0o2770)
+    os.chown(agent.volume, 0, 4321)
+    agent.start(
+        before=[
+            "setpriv", "--reuid=65534", "--regid=65534", "--groups=4321", "--bounding-set=-all",
+            "--inh-caps=-all", "--no-new-privs",
+        ]
+    )  # fmt: skip
+    agent.settle()
+    info = (agent.volume / "master").stat()
+    assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (65534, 4321, 0o440)
+    assert agent.plain() == key
+    assert agent.request("/metrics").status == 200
+    assert agent.stop() == 0
+
+
+def test_nothing_that_fails_shows_a_key(agent: AgentProcess, black_hole: str) -> None:
+    """Log at its finest, HTTP, heartbeat, command line and environment, through every failure."""
+    planted = {
+        name: secrets.token_urlsafe(32) for name in ("good", "rotated", "hex", "short", "field", "token")
+    }
+    agent.write_key(planted["good"])
+    agent.write_key(planted["hex"], "hex")
+    agent.write_key(json.dumps({"key": planted["short"]}), "short")
+    agent.write_key(json.dumps({planted["field"]: planted["field"]}), "field")
+    agent.configure(
+        keys={
+            "master": agent.file_key(),
+            "hex": agent.file_key("hex") | {"encoding": "hex"},
+            "short": agent.file_key("short") | {"format": "json", "field": "key", "length": 7},
+            "field": agent.file_key("field") | {"format": "json", "field": "key"},
+            "gone": agent.file_key("gone"),
+            "hung": {
+                "provider": "vault",
+                "address": black_hole,
+                "path": "a/b",
+                "auth": {"token": "${PLANTED_TOKEN}"},
+            },
+        }
+    )
+    agent.start(environment={"PLANTED_TOKEN": planted["token"]})
+    for name in ("hex", "short", "field", "gone", "hung"):
+        agent.wait_for("refresh.failed", key=name)
+    agent.write_key(planted["rotated"])
+    agent.wait_published(planted["rotated"])
+    (agent.volume / "master").chmod(0o666)
+    agent.wait_for("volume.repaired")
+    agent.write_config("keys: {master: {provider: vault, auth: {token: " + planted["good"])
+    agent.wait_for("config.refused")
+
+    shown = [agent.request(path).body for path in ("/livez", "/readyz", "/metrics", "/status", "/nothing")]
+    shown.append((agent.volume / "..status" / "status.json").read_text())
+    shown.append(Path(f"/proc/{agent.pid}/cmdline").read_text())
+    environment = Path(f"/proc/{agent.pid}/environ").read_text()
+    assert agent.stop() == 0
+    shown += agent.lines
+    for name, secret in planted.items():
+        assert not any(secret in text for text in shown), name
+        assert (secret in environment) == (name == "token"), name
+    outcomes = {event["key"]: event["outcome"] for event in agent.told("refresh.failed")}
+    malformed = dict.fromkeys(("hex", "short", "field"), "malformed")
+    assert outcomes == malformed | {"gone": "missing", "hung": "unavailable"}
+
+
+def test_every_line_is_an_event(agent: AgentProcess) -> None:
+    """A collector finds time, level and name in each line; an auditor finds what is marked."""
+    agent.start()
+    agent.settle()
+    rotated = new_key()
+    agent.write_key(rotated)
+    agent.wait_published(rotated)
+    agent.stop()
+    assert len(agent.events) == len(agent.lines)
+    for event in agent.events:
+        assert list(event)[:3] == ["timestamp", "level", "event"]
+        assert event["level"] in ("debug", "info", "warning", "error")
+    assert {event["event"] for event in agent.events if event.get("audit")} == {
+        "key.published",
+        "key.activated",
+    }
+
+
+def test_no_watches_left(agent: AgentProcess) -> None:
+    """A node whose inotify instances are used up costs promptness, not the agent."""
+    limit = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
+    agent.start(before=["unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh"])
+    told = agent.wait_for("agent.warning", level="warning")
+    assert told["reason"].startswith("cannot watch files (")
+    assert told["reason"].endswith("): changes there are seen by the timer and by SIGHUP only")
+    agent.wait_ready()
+    rotated = new_key()
+    agent.write_key(rotated)
+    agent.wait_published(rotated)
+    assert agent.stop() == 0
