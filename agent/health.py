@@ -5,7 +5,8 @@ Pure: values in, verdicts out. ``boot`` is CLOCK_BOOTTIME seconds, which neither
 
 Rules:
 
-- Staleness counts from the last successful refresh. Only a success re-arms it: no restart, no clock, no failure.
+- Staleness counts from the last successful refresh. Only a success re-arms it: no restart, no clock, no
+  failure.
 - A key is ready while it can be read: published and not withdrawn. Staleness never makes it unready, since
   every pod would leave the service at the same moment.
 - A refusal is believed after 3 tries over at least a minute; before, it is one failure among others.
@@ -73,11 +74,6 @@ class Record:
         """Return the seconds since the last success, ``None`` if there was none."""
         return None if self.last_success_boot is None else max(0.0, boot - self.last_success_boot)
 
-    def last_success_by_clock(self, now: float, boot: float) -> float | None:
-        """Return when the last success was, in Unix seconds of today's clock, whatever steps it made since."""
-        staleness = self.staleness(boot)
-        return None if staleness is None else now - staleness
-
     def denied(self, boot: float) -> bool:
         """Tell whether the provider's refusal is to be believed."""
         since = self.denied_since_boot
@@ -113,9 +109,10 @@ def withdrawal(record: Record, outage: OutageSettings, boot: float) -> str | Non
     if outage.on_denied == "withdraw" and record.denied(boot):
         return f"denied: {record.reason}" if record.outcome == "denied" else "denied by the provider"
     staleness = record.staleness(boot)
-    if outage.on_expired == "withdraw" and outage.max_stale is not None and staleness is not None:
-        if staleness > outage.max_stale:
-            return f"expired: not confirmed by the provider for {outage.max_stale:g} s"
+    if outage.on_expired == "keep" or outage.max_stale is None or staleness is None:
+        return None
+    if staleness > outage.max_stale:
+        return f"expired: not confirmed by the provider for {outage.max_stale:g} s"
     return None
 
 

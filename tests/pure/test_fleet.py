@@ -132,6 +132,9 @@ class History:
     def delete(self, which: int, _how: float) -> None:
         """Delete a version, unless everybody would have to go on with one that not everybody has yet."""
         there = [id_ for id_ in self.store.ids if id_ not in self.store.gone]
+        if self.plan.keep_versions is not None:
+            # Without the newest the one before it serves again, which others may no longer have.
+            there = there[:-1]
         if self.fleet.now > self.settled_at and len(there) > 1:
             self.store.delete(there[which % len(there)], now=self.fleet.now)
 
@@ -153,7 +156,10 @@ class History:
         )
 
     def restart(self, which: int, _how: float) -> None:
-        self.fleet.restart(self.pick(which))
+        """Restart an agent, unless it had no answer yet: that would be another new pod."""
+        replica = self.pick(which)
+        if replica.held is not None:
+            self.fleet.restart(replica)
 
     def outage(self, which: int, how: float) -> None:
         """Cut a replica off: for less than its bound where the others do not keep what it goes on using."""
@@ -169,7 +175,10 @@ class History:
         self.pick(which).refresh = deployments[int(how * len(deployments)) % len(deployments)]
 
     def hup(self, which: int, _how: float) -> None:
-        self.fleet.refresh_now(self.pick(which))
+        """Refresh at once, unless the first call is under way: the real one waits for it as well."""
+        replica = self.pick(which)
+        if replica.held is not None:
+            self.fleet.refresh_now(replica)
 
 
 @given(plans(replicas=6, events=12))
