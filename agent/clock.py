@@ -6,6 +6,8 @@ neither steps nor stops while the machine sleeps, and is the same for every proc
 """
 
 import time
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -19,3 +21,9 @@ class Moment(NamedTuple):
 def moment() -> Moment:
     """Return the present moment."""
     return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+@cache
+def boot_id() -> str:
+    """Return the name of this boot; another one makes times of the boot clock void."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -17,19 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agent import __version__, health
+from agent import __version__
 from agent.call import Call
-from agent.clock import Moment, moment
+from agent.clock import Moment, boot_id, moment
 from agent.errors import ConfigError
 from agent.events import Events
 from agent.exits import Exit
+from agent.keyset import Keyset
 from agent.loading import Loaded, restart_reasons
 from agent.providers import open_provider
 from agent.publication import Publication
-from agent.refresher import Refresher
 from agent.view import View
-from agent.wakeup import Wakeup
-from keyferry.layout import Keyring
+from agent.wakeup import Wakeup, reap
 from keyferry.status import Status
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Daemon:
             [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD]
         )
         self._publication = Publication(loaded.settings.volume, self._events)
-        self._refreshers: dict[str, Refresher] = {}
+        self._keys = Keyset(events=self._events, opener=open_provider, done=self._wakeup.post)
         self._config_problems: tuple[str, ...] = ()
         self._services: Services | None = None
         self._started_up = False
@@ -75,23 +74,29 @@ class Daemon:
         Raises ``VolumeError`` or ``ConfigError`` if it cannot begin.
         """
         self._began = moment()
-        try:
-            with self._wakeup:
-                _reap()  # what ended before anybody listened
+        # Signals are handled up to the end: a second one must not spoil it.
+        with self._wakeup:
+            reap()  # what ended before anybody listened
+            try:
                 self._open_volume()
                 try:
-                    while self._exit is None:
-                        self._turn(moment())
-                        if self._exit is None:
-                            for message in self._wakeup.wait(self._wait_seconds(moment())):
-                                self._take(message, moment())
-                    # What `once` brought is for those who come after it.
-                    if self._loaded.settings.volume.wipe_on_exit and not self._once:
-                        self._publication.wipe()
+                    return self._loop()
                 finally:
                     self._publication.close()
-        finally:
-            self._stop_services()
+            finally:
+                self._stop_services()
+
+    def _loop(self) -> Exit:
+        while True:
+            self._turn(moment())
+            if self._exit is None:
+                for message in self._wakeup.wait(self._wait_seconds(moment())):
+                    self._take(message, moment())
+            if self._exit is not None:
+                break
+        # What `once` brought is for those who come after it.
+        if self._loaded.settings.volume.wipe_on_exit and not self._once:
+            self._publication.wipe()
         return self._exit
 
     def _open_volume(self) -> None:
@@ -100,25 +105,15 @@ class Daemon:
         self._events.emit("agent.started", version=__version__, uid=os.geteuid(), keys=keys)
         for warning in (*self._loaded.warnings, *warnings):
             self._events.emit("agent.warning", "warning", reason=warning)
-        self._configure_keys()
+        self._keys.configure(self._loaded.settings)
         adopted = self._publication.generation
-        if adopted is None:
-            return
-        status = self._publication.last_status()
-        for name, refresher in self._refreshers.items():
-            if name in adopted.keys:
-                before = status.keys.get(name) if status else None
-                same_boot = status is not None and status.boot_id == _boot_id()
-                record = health.resumed(
-                    before, now=self._began.now, boot=self._began.boot, same_boot=same_boot
-                )
-                refresher.adopt(adopted.keys[name], record)
-        self._events.emit("volume.adopted", generation=adopted.number)
+        if adopted is not None:
+            self._keys.adopt(adopted, self._publication.last_status(), self._began)
+            self._events.emit("volume.adopted", generation=adopted.number)
 
     def _turn(self, at: Moment) -> None:
-        for refresher in self._refreshers.values():
-            refresher.turn(at)
-        self._publication.turn(self._entries(at), at)
+        self._keys.turn(at)
+        self._publication.turn(self._keys.entries(at.now), at)
         self._pass_startup(at)
         self.view = self._look(at)
         if self._publication.heartbeat_due:
@@ -127,8 +122,11 @@ class Daemon:
             self._services.check()
 
     def _wait_seconds(self, at: Moment) -> float:
-        times = [at.boot + LONGEST_WAIT_SECONDS, self._publication.next_turn(self._entries(at), at)]
-        times += [refresher.next_turn(at) for refresher in self._refreshers.values()]
+        times = [
+            at.boot + LONGEST_WAIT_SECONDS,
+            self._keys.next_turn(at),
+            self._publication.next_turn(self._keys.entries(at.now), at),
+        ]
         if self._services is None and not self._once:
             times.append(self._began.boot + FIRST_REFRESH_SECONDS)
         timeout = self._loaded.settings.startup.timeout
@@ -139,8 +137,7 @@ class Daemon:
     def _take(self, message: Call | Changed | signal.Signals, at: Moment) -> None:
         match message:
             case Call():
-                if message.key in self._refreshers:
-                    self._refreshers[message.key].finished(message, at)
+                self._keys.finished(message, at)
                 self._publication.look_soon()
                 self._publication.heartbeat_due = True
             case Changed(files, volume):
@@ -148,9 +145,9 @@ class Daemon:
             case signal.SIGHUP:
                 self._events.emit("signal.received", signal=message.name)
                 self._reload_config()
-                self._refresh_all()
+                self._keys.refresh_all()
             case signal.SIGCHLD:
-                _reap()
+                reap()
             case _:
                 self._events.emit("signal.received", signal=message.name)
                 self._exit = Exit.FAILED if self._once else Exit.OK
@@ -160,25 +157,19 @@ class Daemon:
             self._publication.look_soon()
         if not set(files).isdisjoint(self._loaded.files):
             self._reload_config()
-        for refresher in self._refreshers.values():
-            key = refresher.key
-            if not set(files).isdisjoint((*key.source_files, *key.credential_files)):
-                refresher.refresh_soon()
-
-    def _entries(self, at: Moment) -> dict[str, Keyring]:
-        entries = {name: refresher.entry(at.now) for name, refresher in self._refreshers.items()}
-        return {name: entry for name, entry in entries.items() if entry is not None}
+        self._keys.files_changed(files)
 
     # Start-up, and the end of `once`
 
     def _pass_startup(self, at: Moment) -> None:
         waited = at.boot - self._began.boot
-        attempted = all(refresher.record.attempts for refresher in self._refreshers.values())
+        attempted = self._keys.is_attempted
         if self._services is None and not self._once and (attempted or waited >= FIRST_REFRESH_SECONDS):
             self._start_services()
         if self._started_up:
             return
-        unready = self._unready()
+        # `run` is content with what it adopted, `once` was asked to fetch.
+        unready = self._keys.unready(self._publication.generation, confirmed=self._once)
         self._started_up = not unready
         timeout = self._loaded.settings.startup.timeout
         if self._started_up:
@@ -189,19 +180,6 @@ class Daemon:
         elif self._once and timeout is None and attempted:
             self._exit = Exit.FAILED
 
-    def _unready(self) -> tuple[tuple[str, str], ...]:
-        """Return the keys that hold up the agent, and why; ``run`` is content with what it adopted."""
-        generation = self._publication.generation
-        published = generation.keys if generation else {}
-        unready = []
-        for name, refresher in self._refreshers.items():
-            keyring, record = published.get(name), refresher.record
-            if keyring is None or (self._once and record.outcome not in ("changed", "unchanged")):
-                unready.append((name, record.reason or "not fetched yet"))
-            elif keyring.withdrawn is not None:
-                unready.append((name, f"withdrawn: {keyring.withdrawn}"))
-        return tuple(unready)
-
     # What others see
 
     def _look(self, at: Moment) -> View:
@@ -209,14 +187,14 @@ class Daemon:
         status = Status(
             agent_version=__version__,
             pid=os.getpid(),
-            boot_id=_boot_id(),
+            boot_id=boot_id(),
             started_at=self._began.now,
             written_at=at.now,
             generation=generation.number if generation else 0,
             config_problems=self._config_problems,
-            keys={name: refresher.status(at) for name, refresher in self._refreshers.items()},
+            keys=self._keys.statuses(at),
         )
-        return View(at.boot, status, generation, self._unready())
+        return View(at.boot, status, generation, self._keys.unready(generation))
 
     def _start_services(self) -> None:
         # Imported late: log, metrics, HTTP and watchdog cost more time than fetching and publishing a key.
@@ -241,23 +219,6 @@ class Daemon:
 
     # Configuration
 
-    def _configure_keys(self) -> None:
-        settings = self._loaded.settings
-        for name in list(self._refreshers):
-            if name not in settings.keys:
-                del self._refreshers[name]
-        refreshers = {}
-        for name, key in settings.keys.items():
-            refresher = self._refreshers.get(name)
-            if refresher is None:
-                refresher = Refresher(
-                    key, settings, events=self._events, opener=open_provider, done=self._wakeup.post
-                )
-            else:
-                refresher.configure(key, settings)
-            refreshers[name] = refresher
-        self._refreshers = refreshers
-
     def _reload_config(self) -> None:
         self._publication.heartbeat_due = True
         before = self._loaded
@@ -277,8 +238,8 @@ class Daemon:
                 self._events.emit("agent.warning", "warning", reason=warning)
         if loaded.settings == before.settings:
             return
-        self._configure_keys()
-        self._refresh_all()
+        self._keys.configure(loaded.settings)
+        self._keys.refresh_all()
         if self._services is not None:
             self._services.configure(loaded)
         self._events.emit("config.reloaded", audit=True, keys=list(loaded.settings.keys))
@@ -287,24 +248,3 @@ class Daemon:
         if problems != self._config_problems:
             self._config_problems = problems
             self._events.emit("config.refused", "error", audit=True, problems=list(problems))
-
-    def _refresh_all(self) -> None:
-        for refresher in self._refreshers.values():
-            refresher.refresh_soon()
-
-
-def _reap() -> None:
-    """Collect orphans that were handed to this process, which happens when it is PID 1."""
-    if os.getpid() != 1:
-        return
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

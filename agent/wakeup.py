@@ -9,6 +9,7 @@ Rules:
   byte is enough to wake.
 """
 
+import os
 import selectors
 import signal
 import socket
@@ -66,3 +67,16 @@ class Wakeup(Generic[M]):
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._messages.append(signal.Signals(number))
+
+
+def reap() -> None:
+    """Collect orphans that were handed to this process, which happens when it is PID 1."""
+    if os.getpid() != 1:
+        return
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return

@@ -152,13 +152,23 @@ class TestEnd:
         assert agent.plain() == key
 
     def test_while_a_provider_hangs(self, agent: AgentProcess, black_hole: str) -> None:
-        """Neither a hanging call nor a second signal spoils the end."""
+        """No call holds up the end."""
         agent.configure(refresh={"interval": "1h", "timeout": "1m"}, keys={"master": vault_key(black_hole)})
         agent.start()
         agent.wait_for("refresh.started")
         began = time.monotonic()
         assert agent.stop() == 0
         assert time.monotonic() - began < 2
+
+    def test_signals_that_do_not_stop_coming(self, agent: AgentProcess) -> None:
+        """Whoever is impatient gets the same clean end."""
+        agent.start()
+        agent.wait_ready()
+        for _ in range(200):
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                agent.send(number)
+        assert agent.wait() == 0
+        assert (agent.volume / "..lock").read_text() == ""
 
     def test_wipe_on_exit(self, agent: AgentProcess) -> None:
         agent.configure(volume={"path": str(agent.volume), "wipe_on_exit": True})
