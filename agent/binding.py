@@ -193,7 +193,7 @@ class Binder:
                 continue
             owners = [other for other, source in SOURCES.items() if provider and name in _names(source)]
             if owners:
-                wrong = f"is a setting of provider {' and '.join(owners)}, not of {provider}"
+                wrong = f"is a setting of provider {', '.join(owners)}, not of {provider}"
                 remedy = "remove it, or choose another provider"
             else:
                 wrong, remedy = "is not a setting", _guess(name, known)

@@ -23,13 +23,35 @@ COMMON: Final[Mapping[str, str]] = {
 OF_PROVIDER: Final[Mapping[str, Mapping[str, str]]] = {
     "env": {},  # EnvSource's own default is MASTER_ENCRYPTION_KEY, and only the provider reads it
     "file": {"KEYFERRY_FILE": "keys.master.path"},
+    "aws-secrets-manager": {
+        "AWS_SECRET_NAME": "keys.master.secret",
+        "AWS_REGION": "keys.master.region",
+    },
+    "aws-kms": {
+        "AWS_KMS_KEY_ID": "keys.master.key_id",
+        "AWS_REGION": "keys.master.region",
+        "KEYFERRY_WRAPPED_KEYRING": "keys.master.keyring",
+    },
     "vault": {
         "VAULT_ADDR": "keys.master.address",
         "VAULT_SECRET_PATH": "keys.master.path",
         "VAULT_TOKEN": "keys.master.auth.token",
     },
+    "vault-transit": {
+        "VAULT_ADDR": "keys.master.address",
+        "VAULT_TRANSIT_KEY": "keys.master.key_name",
+        "VAULT_TOKEN": "keys.master.auth.token",
+        "KEYFERRY_WRAPPED_KEYRING": "keys.master.keyring",
+    },
+    "gcp-kms": {
+        "GCP_KMS_KEY_NAME": "keys.master.key_name",
+        "KEYFERRY_WRAPPED_KEYRING": "keys.master.keyring",
+    },
 }
-DEFAULTS: Final[Mapping[str, str]] = {"VAULT_SECRET_PATH": "secret/fedha/encryption/master-key"}
+DEFAULTS: Final[Mapping[str, str]] = {
+    "AWS_SECRET_NAME": "fedha/encryption/master-key",
+    "VAULT_SECRET_PATH": "secret/fedha/encryption/master-key",
+}
 
 
 def tree_of(environ: Mapping[str, str]) -> dict[str, Any]:

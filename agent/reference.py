@@ -47,20 +47,27 @@ def main() -> None:
 
 def _lines() -> Iterator[str]:
     yield _INTRODUCTION
-    yield from _sections("##", Settings)
+    for name, section in _sections(Settings):
+        yield from _section(f"## {name}", section)
     yield from _section("## keys", KeySettings)
     yield "A key's name is the file that the app finds: 1 to 63 letters, digits and `.` `_` `-`, and not"
     yield "`keyring.json`. The settings of its provider stand beside these.\n"
+    told: dict[type[Any], str] = {}
     for provider, source in SOURCES.items():
         yield from _section(f"### provider: {provider}", source)
-        yield from _sections("####", source)
+        for name, section in _sections(source):
+            if section in told:
+                yield f"#### {name}\n\nThe same as [{told[section]}'s](#{name}).\n"
+            else:
+                told[section] = provider
+                yield from _section(f"#### {name}", section)
     yield from _environment()
 
 
-def _sections(level: str, cls: type[Any]) -> Iterator[str]:
+def _sections(cls: type[Any]) -> Iterator[tuple[str, type[Any]]]:
     for field in fields(cls):
         if section := section_of(field):
-            yield from _section(f"{level} {field.name}", section)
+            yield field.name, section
 
 
 def _section(heading: str, cls: type[Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import requests
 from google.auth import compute_engine, credentials, exceptions, identity_pool
-from google.auth.transport.requests import Request, Response
+from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
 from agent.errors import UnavailableError
@@ -120,7 +120,7 @@ class _Bounded:
         self._request = Request(session)
         self._deadline = deadline
 
-    def __call__(self, url: str, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the library's signature
+    def __call__(self, url: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the library's signature
         kwargs["timeout"] = max(self._deadline - time.monotonic(), 0.001)
         try:
             response = self._request(url, *args, **kwargs)

@@ -28,7 +28,7 @@ from agent.providers.vault_kv import (
 )
 from agent.providers.vault_session import VaultSession
 from agent.settings import KeySettings, VaultSource
-from keyferry.document import DocumentError, Fields
+from keyferry.document import Fields
 
 _V1_UNSTAGED: Final = "KV version 1 keeps no earlier version; enable versioning (KV version 2)"
 _V2_UNSTAGED: Final = "the secret's max_versions is 1, so Vault keeps no earlier version; raise it"
@@ -46,8 +46,7 @@ class VaultProvider:
 
     def fetch(self, known: Known) -> Offer:
         """Return the secret's versions; log in once more if the first try is refused."""
-        try:
-            self._session.begin()
+        with self._session.fetching():
             try:
                 offer = self._read(known)
             except DeniedError:
@@ -55,15 +54,7 @@ class VaultProvider:
                     raise
                 self._session.log_in()
                 offer = self._read(known)
-        except DocumentError as error:
-            message = f"{error}; Vault at {self._source.address} does not answer as Vault and OpenBao do"
-            raise UnavailableError(message) from None
-        wishes = [wish for wish in (offer.ttl_seconds, self._session.renewal_seconds) if wish is not None]
-        return replace(
-            offer,
-            ttl_seconds=min(wishes, default=None),
-            warnings=(*offer.warnings, *self._session.warnings),
-        )
+        return self._session.told(offer)
 
     def close(self) -> None:
         """Drop the connection."""

@@ -26,7 +26,7 @@ from hvac.adapters import RawAdapter
 from requests.adapters import HTTPAdapter
 
 from agent.errors import UnavailableError
-from agent.settings import VaultSource
+from agent.settings import VaultServer
 from keyferry.document import Fields
 
 SIZE_LIMIT: Final = 4 << 20
@@ -68,7 +68,7 @@ class Answer:
 class VaultHTTP:
     """The connection to one Vault address."""
 
-    def __init__(self, source: VaultSource, timeout: float) -> None:
+    def __init__(self, source: VaultServer, timeout: float) -> None:
         """Keep where to connect to; ``timeout`` seconds bound everything after one ``begin``."""
         self._source = source
         self._timeout = timeout

@@ -14,16 +14,17 @@ Rules:
 import os
 import stat
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from agent.errors import UnavailableError
+from agent.offer import Offer
 from agent.providers.vault_http import Answer, VaultHTTP
-from agent.settings import VaultSource
-from keyferry.document import Fields
+from agent.settings import VaultServer
+from keyferry.document import DocumentError, Fields
 
 _RENEW_AFTER: Final = 2 / 3
 
@@ -38,10 +39,11 @@ class _Token:
 
 
 class VaultSession:
-    """Reads from Vault with a token that it looks after: each fetch is one ``begin`` and its ``read``s."""
+    """Reads from Vault with a token that it looks after: what a fetch asks stands within ``fetching``."""
 
-    def __init__(self, source: VaultSource, timeout: float) -> None:
+    def __init__(self, source: VaultServer, timeout: float) -> None:
         """Keep how to log in; nothing is contacted yet."""
+        self._address = source.address
         self._auth = source.auth
         self._http = VaultHTTP(source, timeout)
         self._token: _Token | None = None
@@ -50,12 +52,7 @@ class VaultSession:
         self.fresh = False
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences for the operator about the credentials."""
-        return tuple(self._warnings.values())
-
-    @property
-    def renewal_seconds(self) -> float | None:
+    def _renewal_seconds(self) -> float | None:
         """How soon to come back to keep a token alive that no login could replace."""
         token = self._token
         irreplaceable = self._auth.method == "token" or self._auth.secret_id_wrapped
@@ -63,8 +60,26 @@ class VaultSession:
             return None
         return max(1.0, token.renew_at - time.monotonic())
 
-    def begin(self) -> None:
-        """Start one fetch, with a live token as far as one can know; ``fresh`` tells whether it is new."""
+    @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """Hold one fetch: with a live token as far as one can know; ``fresh`` tells whether it is new.
+
+        What turns out to be no answer of Vault's is raised as ``UnavailableError``.
+        """
+        try:
+            self._begin()
+            yield
+        except DocumentError as error:
+            message = f"{error}; Vault at {self._address} does not answer as Vault and OpenBao do"
+            raise UnavailableError(message) from None
+
+    def told(self, offer: Offer) -> Offer:
+        """Return ``offer`` with what there is to tell of the credentials: warnings, and when to come back."""
+        wishes = [wish for wish in (offer.ttl_seconds, self._renewal_seconds) if wish is not None]
+        warnings = (*offer.warnings, *self._warnings.values())
+        return replace(offer, ttl_seconds=min(wishes, default=None), warnings=warnings)
+
+    def _begin(self) -> None:
         self._http.begin()
         self.fresh = False
         if self._token is None:
@@ -76,6 +91,10 @@ class VaultSession:
     def read(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
         """Return Vault's answer to a GET of ``path``."""
         return self._http.call("GET", path, token=self._token.text if self._token else None, query=query)
+
+    def write(self, path: str, body: Mapping[str, object]) -> Answer:
+        """Return Vault's answer to a POST of ``body`` to ``path``."""
+        return self._http.call("POST", path, token=self._token.text if self._token else None, body=body)
 
     def log_in(self) -> None:
         """Get a new token with credentials read anew."""

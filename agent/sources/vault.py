@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of provider ``vault``, and of its login."""
+"""The settings of the providers ``vault`` and ``vault-transit``, and of their login."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -10,6 +10,7 @@ from typing import Final, Literal, Self, get_args
 from agent.kinds import ADDRESS, FLAG, PATH, SECRET, STORE_PATH, TEXT, choice
 from agent.problems import Problem
 from agent.sources.base import BaseSource, Checked, about
+from agent.sources.wrapped import WrappedSource
 
 SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -113,11 +114,45 @@ _OPTIONAL: Final[Mapping[AuthMethod, tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VaultSource(BaseSource):
-    """A field of a secret in the KV engine, version 1 or 2, of HashiCorp Vault or OpenBao."""
+# Without slots, since a class with two bases can inherit slots from one of them only.
+@dataclass(frozen=True, kw_only=True)
+class VaultServer(BaseSource):
+    """Where HashiCorp Vault or OpenBao is, and as whom to ask it."""
 
     address: str = setting(metadata=about(ADDRESS, "The server.", identity=True))
+    namespace: str | None = setting(
+        default=None, metadata=about(STORE_PATH, "The namespace.", why="The root namespace.", identity=True)
+    )
+    ca_file: Path | None = setting(
+        default=None,
+        metadata=about(
+            PATH, "PEM certificates of the authorities to trust.", why="Those that the image comes with."
+        ),
+    )
+    tls_server_name: str | None = setting(
+        default=None,
+        metadata=about(TEXT, "The name that the server's certificate must have.", why="The address's host."),
+    )
+    auth: VaultAuth = setting(default_factory=VaultAuth)
+
+    @property
+    def credential_files(self) -> tuple[Path, ...]:
+        """The files that a login reads."""
+        auth = self.auth
+        files = (auth.token_file, auth.role_id_file, auth.secret_id_file, auth.jwt_file, self.ca_file)
+        return tuple(file for file in files if file is not None)
+
+    def warnings(self) -> Iterator[Problem]:
+        """Yield an address that sends tokens and keys in the clear."""
+        host = self.address.removeprefix("http://")
+        if host != self.address and not host.startswith(("localhost", "127.", "[::1]")):
+            yield Problem("address", "sends tokens and keys in the clear", "https", "use https")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultSource(VaultServer):
+    """A field of a secret in the KV engine, version 1 or 2, of HashiCorp Vault or OpenBao."""
+
     path: str = setting(
         metadata=about(
             STORE_PATH,
@@ -135,19 +170,6 @@ class VaultSource(BaseSource):
             identity=True,
         ),
     )
-    namespace: str | None = setting(
-        default=None, metadata=about(STORE_PATH, "The namespace.", why="The root namespace.", identity=True)
-    )
-    ca_file: Path | None = setting(
-        default=None,
-        metadata=about(
-            PATH, "PEM certificates of the authorities to trust.", why="Those that the image comes with."
-        ),
-    )
-    tls_server_name: str | None = setting(
-        default=None,
-        metadata=about(TEXT, "The name that the server's certificate must have.", why="The address's host."),
-    )
     kv_version: Literal[1, 2] | None = setting(
         default=None,
         metadata=about(
@@ -156,14 +178,6 @@ class VaultSource(BaseSource):
             why="The server is asked, and where it may not be asked its answers tell.",
         ),
     )
-    auth: VaultAuth = setting(default_factory=VaultAuth)
-
-    @property
-    def credential_files(self) -> tuple[Path, ...]:
-        """The files that a login reads."""
-        auth = self.auth
-        files = (auth.token_file, auth.role_id_file, auth.secret_id_file, auth.jwt_file, self.ca_file)
-        return tuple(file for file in files if file is not None)
 
     def problems(self) -> Iterator[Problem]:
         """Yield a path without a mount."""
@@ -171,8 +185,23 @@ class VaultSource(BaseSource):
             remedy = "write the mount before it, such as secret/app/master-key"
             yield Problem("path", "names no secret below a mount", "a mount and a path", remedy)
 
-    def warnings(self) -> Iterator[Problem]:
-        """Yield an address that sends tokens and keys in the clear."""
-        host = self.address.removeprefix("http://")
-        if host != self.address and not host.startswith(("localhost", "127.", "[::1]")):
-            yield Problem("address", "sends tokens and keys in the clear", "https", "use https")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultTransitSource(VaultServer, WrappedSource):
+    """A keyring that the transit engine of HashiCorp Vault or OpenBao unwraps."""
+
+    mount: str = setting(
+        default="transit",
+        metadata=about(
+            STORE_PATH, "Where the transit engine is mounted.", why="The engine's own name.", identity=True
+        ),
+    )
+    key_name: str = setting(
+        metadata=about(TEXT, "The transit key. No other key is ever used.", identity=True)
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a key name that is a path."""
+        if "/" in self.key_name:
+            remedy = "write the key's name alone, and the engine's place as mount"
+            yield Problem("key_name", "is a path", "a transit key's name", remedy)

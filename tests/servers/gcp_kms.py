@@ -68,7 +68,7 @@ def failed(code: grpc.StatusCode) -> RefusalError:
 @dataclass
 class _Version:
     secret: bytes = field(repr=False)
-    state: State = State.ENABLED
+    state: int = State.ENABLED
 
 
 class CloudKms:
@@ -113,7 +113,7 @@ class CloudKms:
         """Add a version and make it the primary."""
         self._keys[name].append(_Version(AESGCM.generate_key(256)))
 
-    def set_state(self, name: str, number: int, state: State) -> None:
+    def set_state(self, name: str, number: int, state: int) -> None:
         """Enable, disable or destroy a version; they count from 1."""
         self._keys[name][number - 1].state = state
 
@@ -157,20 +157,20 @@ class CloudKms:
             opened = AESGCM(version.secret).decrypt(nonce, request.ciphertext[_NONCE_BYTES + 1 :], aad)
         except (IndexError, ValueError, InvalidTag):
             raise wrong from None
-        if version.state is not State.ENABLED:
+        if version.state != State.ENABLED:
             raise _not_enabled(request.name, number, version.state)
         return DecryptResponse(plaintext=opened, plaintext_crc32c=_crc32c(opened) ^ self.corrupt)
 
 
-def _not_enabled(key_name: str, number: int, state: State) -> RefusalError:
+def _not_enabled(key_name: str, number: int, state: int) -> RefusalError:
     name = f"{key_name}/cryptoKeyVersions/{number}"
-    violation = PreconditionFailure.Violation(type=f"KEY_{state.name}", subject=name)
-    message = f"{name} is not enabled, current state is: {state.name}."
+    violation = PreconditionFailure.Violation(type=f"KEY_{State(state).name}", subject=name)
+    message = f"{name} is not enabled, current state is: {State(state).name}."
     detail = PreconditionFailure(violations=[violation])
     return RefusalError(grpc.StatusCode.FAILED_PRECONDITION, message, detail)
 
 
-def _check_sum(name: str, data: bytes, given: int | None) -> None:
+def _check_sum(name: str, data: bytes, given: Any) -> None:
     if given is not None and given != _crc32c(data):
         message = f"The checksum in field {name}_crc32c did not match the data in field {name}."
         raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, message)

@@ -14,6 +14,7 @@ from agent.loading import Loaded, restart_reasons
 from agent.settings import (
     EnvSource,
     FileSource,
+    GcpKmsSource,
     HttpSettings,
     KeySettings,
     OutageSettings,
@@ -23,13 +24,16 @@ from agent.settings import (
     StartupSettings,
     VaultAuth,
     VaultSource,
+    VaultTransitSource,
     VolumeSettings,
 )
+from agent.sources import SOURCES
 from agent.sources.vault import SERVICE_ACCOUNT_TOKEN
 from tests.settings.conftest import Load
 
 EXAMPLE = Path(__file__).parents[2] / "agent.yaml"
 ADDRESS = "https://vault.example:8200"
+KMS_KEY = "projects/p/locations/global/keyRings/r/cryptoKeys/k"
 VAULT = f"provider: vault, address: '{ADDRESS}', path: secret/app"
 
 
@@ -306,6 +310,44 @@ def test_a_default_file_that_cannot_be_read_is_not_passed_over(
             ),
             id="vault with a path",
         ),
+        pytest.param(
+            {
+                "KMS_PROVIDER": "vault-transit",
+                "VAULT_ADDR": ADDRESS,
+                "VAULT_TOKEN": "t",
+                "VAULT_TRANSIT_KEY": "master",
+                "KEYFERRY_WRAPPED_KEYRING": "/etc/ring",
+            },
+            KeySettings(
+                name="master",
+                provider="vault-transit",
+                source=VaultTransitSource(
+                    address=ADDRESS,
+                    key_name="master",
+                    keyring=Path("/etc/ring"),
+                    auth=VaultAuth(token="t"),
+                ),
+            ),
+            id="vault-transit",
+        ),
+        pytest.param(
+            {
+                "KMS_PROVIDER": "gcp-kms",
+                "GCP_KMS_KEY_NAME": KMS_KEY,
+                "KEYFERRY_WRAPPED_KEYRING": "CiQAbWFzdGVy",
+                "GOOGLE_APPLICATION_CREDENTIALS": "/etc/google.json",
+            },
+            KeySettings(
+                name="master",
+                provider="gcp-kms",
+                source=GcpKmsSource(
+                    key_name=KMS_KEY,
+                    keyring="CiQAbWFzdGVy",
+                    credentials_file=Path("/etc/google.json"),
+                ),
+            ),
+            id="gcp-kms",
+        ),
     ],
 )
 def test_environment_alone(environ: Mapping[str, str], key: KeySettings) -> None:
@@ -321,16 +363,16 @@ def test_environment_alone(environ: Mapping[str, str], key: KeySettings) -> None
             {},
             [
                 (
-                    "KMS_PROVIDER: is not set, and there is no {default}; allowed: env, file, vault; "
+                    "KMS_PROVIDER: is not set, and there is no {default}; allowed: {providers}; "
                     "set it, or write agent.yaml and name it by --config or KEYFERRY_CONFIG"
                 )
             ],
             id="nothing at all",
         ),
         pytest.param(
-            {"KMS_PROVIDER": "aws-kms"},
-            ['KMS_PROVIDER: "aws-kms" is not a choice; allowed: env, file, vault; choose one'],
-            id="a provider that is not built yet",
+            {"KMS_PROVIDER": "azure"},
+            ['KMS_PROVIDER: "azure" is not a choice; allowed: {providers}; choose one'],
+            id="a provider that there is not",
         ),
         pytest.param(
             {"KMS_PROVIDER": "file", "KEYFERRY_LENGTH": "long", "KEYFERRY_DIR": "run"},
@@ -376,7 +418,10 @@ def test_problems_of_the_environment_name_the_variable(
     with pytest.raises(ConfigError) as caught:
         loading.load(None, environ)
     default = str(loading.DEFAULT_CONFIG)
-    assert list(caught.value.problems) == [line.replace("{default}", default) for line in expected]
+    filled = [
+        line.replace("{default}", default).replace("{providers}", ", ".join(SOURCES)) for line in expected
+    ]
+    assert list(caught.value.problems) == filled
 
 
 SOURCE = VaultSource(address=ADDRESS, path="secret/app", auth=VaultAuth(token="t"))

@@ -9,6 +9,8 @@ from agent import loading
 from agent.errors import ConfigError
 from tests.settings.conftest import Problems
 
+PROVIDERS = "env, file, aws-secrets-manager, aws-kms, vault, vault-transit, gcp-kms"
+KMS_KEY = "projects/p/locations/global/keyRings/r/cryptoKeys/k"
 KEY = "keys: {master: {provider: file, path: /etc/source}}\n"
 DURATION = (
     'a duration above "0s"; write it in quotes with its unit (d, h, m, s, ms), such as "1h30m"; '
@@ -237,30 +239,49 @@ def vault(auth: str, more: str = "") -> str:
         ),
         pytest.param(
             "keys: {master: {length: 32}}",
-            "keys.master.provider: is missing; allowed: env, file, vault; choose one",
+            f"keys.master.provider: is missing; allowed: {PROVIDERS}; choose one",
             id="no provider",
         ),
         pytest.param(
             "keys: {master: }",
-            "keys.master.provider: is missing; allowed: env, file, vault; choose one",
+            f"keys.master.provider: is missing; allowed: {PROVIDERS}; choose one",
             id="nothing below a key",
         ),
         pytest.param(
-            "keys: {master: {provider: aws-kms, encoding: b64}}",
-            'keys.master.provider: "aws-kms" is not a choice; allowed: env, file, vault; choose one\n'
+            "keys: {master: {provider: azure, encoding: b64}}",
+            f'keys.master.provider: "azure" is not a choice; allowed: {PROVIDERS}; choose one\n'
             'keys.master.encoding: "b64" is not a choice; allowed: text, base64, base64url, hex, binary; '
             "choose one",
-            id="a provider that is not built yet, and an encoding",
+            id="a provider that there is not, and an encoding",
         ),
         pytest.param(
             "keys: {master: {provider: file, path: /a, address: 'https://v'}}",
-            "keys.master.address: is a setting of provider vault, not of file; allowed: provider, encoding, "
-            "length, path, format, field, mounted; remove it, or choose another provider",
+            "keys.master.address: is a setting of provider vault, vault-transit, not of file; allowed: "
+            "provider, encoding, length, path, format, field, mounted; remove it, or choose another provider",
             id="another provider's setting",
         ),
         pytest.param(
+            f"keys: {{master: {{provider: gcp-kms, keyring: /r, key_name: {KMS_KEY}/cryptoKeyVersions/1}}}}",
+            f'keys.master.key_name: "{KMS_KEY}/cryptoKeyVersions/1" is not the resource name of a key; '
+            "allowed: projects/P/locations/L/keyRings/R/cryptoKeys/K, without a version; "
+            "copy it from `gcloud kms keys list --location L --keyring R`",
+            id="a version of a Cloud KMS key",
+        ),
+        pytest.param(
+            f"keys: {{master: {{provider: gcp-kms, keyring: /ring, key_name: {KMS_KEY}, endpoint: 'http://kms'}}}}",
+            "keys.master.endpoint: is not encrypted, and the key would cross it; allowed: https; use https",
+            id="Cloud KMS in the clear",
+        ),
+        pytest.param(
+            "keys: {master: {provider: vault-transit, keyring: /r, address: 'https://v', auth: {token: t}, "
+            "key_name: transit/master}}",
+            "keys.master.key_name: is a path; allowed: a transit key's name; write the key's name alone, and "
+            "the engine's place as mount",
+            id="a transit key with its mount",
+        ),
+        pytest.param(
             "keys: {master: {provider: env, path: /a}}",
-            "keys.master.path: is a setting of provider file and vault, not of env; allowed: provider, "
+            "keys.master.path: is a setting of provider file, vault, not of env; allowed: provider, "
             "encoding, "
             "length, variable; remove it, or choose another provider",
             id="two other providers' setting",
@@ -270,11 +291,11 @@ def vault(auth: str, more: str = "") -> str:
             "keys.master.path: is missing; allowed: an absolute path; "
             "start it with /, whatever the working directory is\n"
             f"keys.other.address: is missing; allowed: {ADDRESS}\n"
-            "keys.other.path: is missing; allowed: parts between single slashes, without . .. ? # or blanks; "
-            "write it as the store's own tool takes it, mount included, such as secret/app/master-key\n"
             "keys.other.auth.token: is missing; allowed: token or token_file, or VAULT_TOKEN in the "
             "environment; "
-            "method token needs it",
+            "method token needs it\n"
+            "keys.other.path: is missing; allowed: parts between single slashes, without . .. ? # or blanks; "
+            "write it as the store's own tool takes it, mount included, such as secret/app/master-key",
             id="what a provider needs",
         ),
         pytest.param(
@@ -477,7 +498,7 @@ def test_merges_that_end_nowhere(problems: Problems) -> None:
 def test_an_alias_into_itself(problems: Problems) -> None:
     """Only what a setting asks for is visited, so a loop is just a mapping where text should be."""
     assert problems("keys: {master: &m {provider: *m}}") == [
-        "keys.master.provider: is a mapping; allowed: env, file, vault; choose one"
+        f"keys.master.provider: is a mapping; allowed: {PROVIDERS}; choose one"
     ]
 
 
