@@ -21,6 +21,7 @@ from agent.settings import (
     RefreshSettings,
     RotationSettings,
     VolumeSettings,
+    WrappedSource,
 )
 from keyferry.layout import CHECK_INTERVAL_SECONDS
 from keyferry.times import to_millis
@@ -60,8 +61,9 @@ def warnings(*, volume: VolumeSettings, **_others: object) -> Iterator[Problem]:
 def _sources_on_the_volume(volume: VolumeSettings, keys: Mapping[str, KeySettings]) -> Iterator[Problem]:
     for name, key in keys.items():
         if any(file.is_relative_to(volume.path) for file in key.source_files):
+            setting = "keyring" if isinstance(key.source, WrappedSource) else "path"
             yield Problem(
-                f"keys.{name}.path",
+                f"keys.{name}.{setting}",
                 "lies on the volume that the agent itself writes, volume.path",
                 "a file anywhere else",
                 "move the source, or volume.path",

@@ -14,7 +14,8 @@ Rules (docs/adr/0002-activation-basis.md tells why):
   never becomes pre-active again, and a rollback to a published version takes effect at once.
 - A version that is deleted at the provider decrypts only (or leaves, with ``drop_missing``). One that cannot
   be used for another reason stays as it was held, or is skipped if it is new.
-- What was deleted, or fell out of ``keep_versions``, is staged like a new version when it comes back.
+- What was deleted, or fell out of ``keep_versions``, is staged like a new version when it comes back, and so
+  is a version that its store had made but not released when it is released.
 - A known id with another value is a conflict, and so is another source. Nothing of it is merged.
 - A store without history does not delete what it no longer shows: the held versions stay. One whose time has
   not come by then never activates, since other replicas may have missed it.
@@ -31,7 +32,7 @@ from agent.errors import (
     RefreshError,
     UnavailableError,
 )
-from agent.offer import Known, Offer, Offered
+from agent.offer import UNRELEASED, Known, Offer, Offered
 from agent.settings import KeySettings
 from keyferry.layout import Keyring, Version, active_index
 from keyferry.material import InvalidMaterialError, decode, fingerprint
@@ -162,6 +163,8 @@ def _activates_at(
     offered: Offered, previous: Version | None, rules: Rules, *, held: bool, now: float
 ) -> float:
     stated = offered.activates_at
+    if previous and previous.activates_at == UNRELEASED != stated:
+        previous = None
     if previous and previous.activates_at is not None:
         return previous.activates_at if stated is None else min(previous.activates_at, stated)
     if stated is not None:

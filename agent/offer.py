@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from agent.errors import RefreshError
 from keyferry.material import Material
@@ -10,6 +11,10 @@ from keyferry.material import Material
 # Version ids that the agent holds, with the creation time that it was told. A store that forgot the key and
 # started over shows a known id with another time: then the value must be read (and will be refused).
 Known = Mapping[str, float | None]
+
+# ``activates_at`` of a version that its store has made and not yet released (9999-12-31): it is handed out
+# at once, and staged when it is released.
+UNRELEASED: Final = 253_402_214_400.0
 
 
 @dataclass(frozen=True, slots=True)

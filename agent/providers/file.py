@@ -7,14 +7,12 @@ Rules:
 - How the file is read, and what that fails of, is agent.providers.files' matter.
 """
 
-import json
 from typing import Final
 
-from agent.errors import MalformedError
 from agent.keyring_file import parse_keyring
 from agent.offer import Known, Offer
 from agent.providers.files import read_file
-from agent.providers.values import field_material, raw_material, unversioned
+from agent.providers.values import field_material, json_object, raw_material, unversioned
 from agent.settings import FileSource, KeySettings
 
 _UNSTAGED: Final = "a {} file has no history; format: keyring can show the next version before it is used"
@@ -35,7 +33,7 @@ class FileProvider:
         if self._source.format == "keyring":
             return Offer(parse_keyring(data, self._key.name, place))
         if self._source.format == "json":
-            material = field_material(_object(data, place), self._source.field or "", place)
+            material = field_material(json_object(data, place), self._source.field or "", place)
         else:
             binary = self._key.encoding == "binary"
             material = raw_material(data if binary else _without_newline(data), place, binary=binary)
@@ -47,16 +45,3 @@ class FileProvider:
 
 def _without_newline(data: bytes) -> bytes:
     return data[:-2] if data.endswith(b"\r\n") else data.removesuffix(b"\n")
-
-
-def _object(data: bytes, place: str) -> dict[str, object]:
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        # `from None`: a JSONDecodeError carries the whole document.
-        message = f"{place} is not JSON"
-        raise MalformedError(message) from None
-    if not isinstance(document, dict):
-        message = f"{place} is not a JSON object"
-        raise MalformedError(message)
-    return document

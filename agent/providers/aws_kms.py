@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A wrapped keyring (agent.providers.wrapped) that a key in AWS KMS unwraps.
+
+Rules:
+
+- The KMS key is pinned: a ciphertext of another key is refused, whoever may use that.
+- The encryption context is what the keyring binds, key name and version id, and what is configured.
+"""
+
+from agent.offer import Known, Offer
+from agent.providers.aws import AwsSession
+from agent.providers.wrapped import Ciphertext, WrappedKeyring
+from agent.settings import AwsKmsSource, KeySettings
+
+
+class AwsKmsProvider:
+    """One key whose versions AWS KMS unwraps."""
+
+    def __init__(self, key: KeySettings, source: AwsKmsSource, timeout: float) -> None:
+        """Keep where the keyring of ``key`` is, and what unwraps it; nothing is read or contacted yet."""
+        self._source = source
+        self._session = AwsSession(source, "kms", timeout)
+        self._keyring = WrappedKeyring(key, source)
+
+    def fetch(self, known: Known) -> Offer:
+        """Return the keyring's versions."""
+        self._session.begin()
+        return self._keyring.fetch(known, self._unwrap)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._session.close()
+
+    def _unwrap(self, ciphertext: Ciphertext) -> bytes:
+        source = self._source
+        parameters = {
+            "CiphertextBlob": ciphertext.decoded(),
+            "EncryptionContext": {**dict(source.encryption_context or ()), **ciphertext.binding},
+            "KeyId": source.key_id,
+        }
+        answer = self._session.call("Decrypt", f"KMS key {source.key_id} in {source.region}", parameters)
+        plain: bytes = answer["Plaintext"]
+        return plain

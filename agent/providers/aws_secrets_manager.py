@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A key in a secret of AWS Secrets Manager: one field of its JSON, or its whole value.
+
+Rules:
+
+- Versions are the secret's own, in order of creation; the one labelled AWSCURRENT stands last of those that
+  were ever released, so that moving the label back moves the older version to the end.
+- AWSPENDING is shown at once, at the end, so that every replica has it before it is promoted; it is not used
+  before that. One without a value yet is not shown.
+- DescribeSecret is the probe: the versions are listed again only when it shows a change. It tells nothing of
+  versions without a label; only ListSecretVersionIds does.
+- Where the policy forbids the list, the labelled versions are all there is; where it forbids the probe, the
+  list is read each time; where it forbids both, the labelled values. A warning names the missing action.
+- Secrets Manager keeps the newest 100 versions: the oldest of a shorter list is the first that ever was.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from agent.errors import DeniedError, MalformedError, MissingError
+from agent.offer import UNRELEASED, Known, Offer, Offered
+from agent.providers.aws import AwsSession
+from agent.providers.values import field_material, json_object, raw_material
+from agent.settings import KeySettings, SecretsManagerSource
+from keyferry.material import Material
+
+CURRENT: Final = "AWSCURRENT"
+PENDING: Final = "AWSPENDING"
+PREVIOUS: Final = "AWSPREVIOUS"
+
+# https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
+_VERSIONS_KEPT: Final = 100
+_PAGE_SIZE: Final = 100
+
+_NO_LIST: Final = (
+    "the policy forbids to list the secret's versions: only those with a label are read, none older than "
+    "AWSPREVIOUS; allow secretsmanager:ListSecretVersionIds"
+)
+_NO_PROBE: Final = (
+    "the policy forbids to describe the secret: each refresh lists its versions; "
+    "allow secretsmanager:DescribeSecret"
+)
+_VALUES_ONLY: Final = (
+    "the policy forbids to describe the secret and to list its versions: each refresh reads the values, and "
+    "only of versions with a label; allow secretsmanager:DescribeSecret and "
+    "secretsmanager:ListSecretVersionIds"
+)
+_LOOKS_LIKE_JSON: Final = (
+    "the whole value is the key, but it looks like a JSON object; set field to take one of its fields"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A version as AWS lists it. ``created_at`` is ``None`` where only labels may be seen."""
+
+    id: str
+    created_at: float | None
+    labels: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The secret's versions when it looked like ``seen``; ``complete`` if older ones are in it."""
+
+    seen: object
+    versions: tuple[_Listed, ...]
+    complete: bool
+
+
+class SecretsManagerProvider:
+    """One field, or the whole, of one secret."""
+
+    def __init__(self, key: KeySettings, source: SecretsManagerSource, timeout: float) -> None:
+        """Keep where ``key`` is; nothing is contacted yet."""
+        self._key = key
+        self._source = source
+        self._thing = f"secret {source.secret} in {source.region}"
+        self._session = AwsSession(source, "secretsmanager", timeout)
+        self._listing: _Listing | None = None
+
+    def fetch(self, known: Known) -> Offer:
+        """Return the secret's versions."""
+        self._session.begin()
+        described = self._probe("DescribeSecret")
+        if described is not None and "DeletedDate" in described:
+            message = f"{self._thing} is scheduled for deletion; `restore-secret` brings it back"
+            raise MissingError(message)
+        listing = self._listing = self._look(described)
+        if listing is None:
+            return self._offer(list(self._values_by_label()), [_VALUES_ONLY])
+        warnings = [] if listing.complete else [_NO_LIST]
+        if described is None:
+            warnings.append(_NO_PROBE)
+        first = _first(listing)
+        offered = (self._offered(version, known, first) for version in _in_order(listing.versions))
+        return self._offer([version for version in offered if version is not None], warnings)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._session.close()
+
+    def _offer(self, versions: list[Offered], warnings: list[str]) -> Offer:
+        if all(version.activates_at == UNRELEASED for version in versions):
+            message = f"{self._thing} has no current version yet; put a value into it"
+            raise MissingError(message)
+        if any(map(self._looks_like_json, versions)):
+            warnings.append(_LOOKS_LIKE_JSON)
+        return Offer(tuple(versions), warnings=tuple(warnings))
+
+    def _probe(self, operation: str, **parameters: object) -> Mapping[str, Any] | None:
+        """Return AWS's answer, ``None`` if the policy forbids to ask."""
+        try:
+            return self._session.call(
+                operation, self._thing, probe=True, SecretId=self._source.secret, **parameters
+            )
+        except DeniedError:
+            return None
+
+    def _look(self, described: Mapping[str, Any] | None) -> _Listing | None:
+        """Return the versions; ``None`` if neither they nor the labels may be seen."""
+        labels = None if described is None else _labels(described)
+        seen = None if described is None else (described.get("LastChangedDate"), labels)
+        if seen is not None and self._listing is not None and self._listing.seen == seen:
+            return self._listing
+        listed = self._list()
+        if listed is None:
+            if labels is None:
+                return None
+            return _Listing(
+                seen, tuple(_Listed(id_, None, found) for id_, found in labels.items()), complete=False
+            )
+        # The list may lag behind: it is only remembered if it shows the same labels.
+        if labels != {version.id: version.labels for version in listed if version.labels}:
+            seen = None
+        return _Listing(seen, listed, complete=True)
+
+    def _list(self) -> tuple[_Listed, ...] | None:
+        versions: list[_Listed] = []
+        page: dict[str, object] = {"IncludeDeprecated": True, "MaxResults": _PAGE_SIZE}
+        while True:
+            answer = self._probe("ListSecretVersionIds", **page)
+            if answer is None:
+                return None
+            for version in answer.get("Versions", ()):
+                labels = frozenset(version.get("VersionStages", ()))
+                versions.append(_Listed(version["VersionId"], _seconds(version["CreatedDate"]), labels))
+            if "NextToken" not in answer:
+                return tuple(versions)
+            page["NextToken"] = answer["NextToken"]
+
+    def _offered(self, version: _Listed, known: Known, first: str | None) -> Offered | None:
+        """Return what is offered of ``version``; ``None`` if it is pending and has no value yet."""
+        held = version.id in known and version.created_at in (None, known[version.id])
+        pending = _is_pending(version)
+        offered = Offered(
+            id=version.id,
+            created_at=known[version.id] if held else version.created_at,
+            material=None,
+            first=version.id == first,
+            activates_at=UNRELEASED if pending else None,
+        )
+        if held:
+            return offered
+        try:
+            answer = self._value(VersionId=version.id)
+        except MissingError as error:
+            return None if pending else replace(offered, material=error)
+        except DeniedError as error:
+            return replace(offered, material=error)
+        return replace(offered, created_at=_seconds(answer["CreatedDate"]), material=self._material(answer))
+
+    def _values_by_label(self) -> Iterator[Offered]:
+        """Yield what has a label, one value each, in order; raise what the current one fails of."""
+        current = self._value(VersionStage=CURRENT)
+        answers = {current["VersionId"]: current}
+        for label in (PREVIOUS, PENDING):
+            with suppress(MissingError):
+                answer = self._value(VersionStage=label)
+                answers.setdefault(answer["VersionId"], answer)
+        listed = [
+            _Listed(id_, _seconds(answer["CreatedDate"]), frozenset(answer["VersionStages"]))
+            for id_, answer in answers.items()
+        ]
+        for version in _in_order(listed):
+            activates_at = UNRELEASED if _is_pending(version) else None
+            material = self._material(answers[version.id])
+            yield Offered(version.id, version.created_at, material, activates_at=activates_at)
+
+    def _value(self, **which: str) -> Mapping[str, Any]:
+        name, value = next(iter(which.items()))
+        thing = f"{'version' if name == 'VersionId' else 'label'} {value} of {self._thing}"
+        return self._ask("GetSecretValue", thing, which)
+
+    def _ask(
+        self, operation: str, thing: str, parameters: Mapping[str, object], *, probe: bool = False
+    ) -> Mapping[str, Any]:
+        secret = {"SecretId": self._source.secret}
+        return self._session.call(operation, thing, secret | dict(parameters), probe=probe)
+
+    def _material(self, answer: Mapping[str, Any]) -> Material | MalformedError:
+        place = f"version {answer['VersionId']} of {self._thing}"
+        field = self._source.field
+        try:
+            if "SecretString" not in answer:
+                if field is not None:
+                    message = f"{place} is binary and has no field {field!r}; remove the key's field setting"
+                    return MalformedError(message)
+                return raw_material(answer["SecretBinary"], place, binary=self._key.encoding == "binary")
+            text = field_material(answer, "SecretString", place)
+            return text if field is None else field_material(json_object(text.raw, place), field, place)
+        except MalformedError as error:
+            return error
+
+    def _looks_like_json(self, offered: Offered) -> bool:
+        # Other encodings than text refuse such a value anyway.
+        if self._source.field is not None or self._key.encoding != "text":
+            return False
+        material = offered.material
+        return (
+            isinstance(material, Material) and not material.binary and material.raw.lstrip().startswith(b"{")
+        )
+
+
+def _labels(described: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    return {
+        id_: frozenset(labels) for id_, labels in described.get("VersionIdsToStages", {}).items() if labels
+    }
+
+
+def _is_pending(version: _Listed) -> bool:
+    # A rotation may leave AWSPENDING on the version that it has promoted.
+    return PENDING in version.labels and version.labels.isdisjoint({CURRENT, PREVIOUS})
+
+
+def _in_order(versions: Iterable[_Listed]) -> list[_Listed]:
+    """Return the versions in order of activation; labels decide where creation times tie or are not known."""
+
+    def position(version: _Listed) -> tuple[bool, bool, float, bool]:
+        labels = version.labels
+        return _is_pending(version), CURRENT in labels, version.created_at or 0.0, PREVIOUS in labels
+
+    return sorted(versions, key=position)
+
+
+def _first(listing: _Listing) -> str | None:
+    """Return the id of the version that no other came before, ``None`` if the list does not tell."""
+    if not listing.complete or not 0 < len(listing.versions) < _VERSIONS_KEPT:
+        return None
+    oldest = min(version.created_at or 0.0 for version in listing.versions)
+    # Of several in one second the first in order: the current one is the last of them.
+    return next(version.id for version in _in_order(listing.versions) if version.created_at == oldest)
+
+
+def _seconds(moment: datetime) -> float:
+    return round(moment.timestamp(), 3)
