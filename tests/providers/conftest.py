@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.providers.drivers import DRIVERS, Driver
+from tests.providers.drivers import Driver
+from tests.providers.stores import DRIVERS
 from tests.servers.openbao import OpenBao
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the contract suite handles each store: a driver, which knows how to put it into each state.
 
-A cell of the suite that means nothing for a store stands in the driver's ``absent``, with the reason. A new
-provider is one more driver, and its line in ``DRIVERS``.
+A cell of the suite that means nothing for a store stands in the driver's ``absent``, with the reason. Which
+stores there are stands in tests.providers.stores.
 """
 
 import itertools
@@ -24,6 +24,11 @@ from tests.servers.openbao import OpenBao
 from tests.servers.tcp_proxy import TcpProxy
 
 _unique = itertools.count()
+
+
+def unique_name(kind: str) -> str:
+    """Return a name that no other test uses at the shared server."""
+    return f"{kind}-{next(_unique)}"
 
 
 def new_value() -> str:
@@ -297,7 +302,7 @@ class VaultDriver(Driver):
     def __init__(self, stack: ExitStack, directory: Path, bao: Callable[[], OpenBao]) -> None:
         super().__init__(stack, directory, bao)
         self._bao = bao()
-        self._mount = f"kv-{next(_unique)}"
+        self._mount = unique_name("kv")
         self._bao.mount_kv(self._mount, kv_version=self.kv_version)
         self._proxy = stack.enter_context(TcpProxy(self._bao.port))
         self._token_file = directory / "token"
@@ -375,14 +380,3 @@ class VaultV1Driver(VaultDriver):
 
     def _write(self, fields: dict[str, str]) -> None:
         self._bao.root.secrets.kv.v1.create_or_update_secret(self.path, fields, mount_point=self._mount)
-
-
-DRIVERS: Mapping[str, type[Driver]] = {
-    "fake": FakeDriver,
-    "env": EnvDriver,
-    "file-raw": RawFileDriver,
-    "file-json": JsonFileDriver,
-    "file-keyring": KeyringFileDriver,
-    "vault-kv1": VaultV1Driver,
-    "vault-kv2": VaultDriver,
-}

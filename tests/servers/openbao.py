@@ -133,9 +133,9 @@ class OpenBao:
         """Write a new version of a KV v2 secret."""
         self.root.secrets.kv.v2.create_or_update_secret(path, fields, mount_point=mount)
 
-    def policy(self, name: str, *grants: str) -> None:
-        """Make the policy ``name`` allow reading ``grants``, paths as policies write them, and no more."""
-        rules = [f'path "{path}" {{ capabilities = ["read"] }}' for path in grants]
+    def policy(self, name: str, *grants: str, capability: str = "read") -> None:
+        """Make the policy ``name`` allow to read ``grants``, paths as policies write them, and no more."""
+        rules = [f'path "{path}" {{ capabilities = ["{capability}"] }}' for path in grants]
         self.root.sys.create_or_update_policy(
             name, "\n".join(rules) or 'path "nothing" { capabilities = ["deny"] }'
         )
