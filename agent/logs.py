@@ -4,10 +4,12 @@
 Rules:
 
 - No exception is ever formatted here: a traceback with local variables would print what they hold.
+- What libraries would log by themselves is not told: nobody has checked it for secrets, and it is no JSON.
 - A log that cannot be written (a closed pipe, a full disk) never stops the agent.
 - Audit events are told at every level.
 """
 
+import logging
 import sys
 from contextlib import suppress
 from typing import Final
@@ -23,6 +25,7 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 def sink(settings: LogSettings) -> Sink:
     """Return what writes events of ``settings.level`` and above in ``settings.format``."""
+    logging.lastResort = logging.NullHandler()
     # Closed by whoever started the agent; structlog would turn to standard output.
     if sys.stderr is None:
         return lambda _event: None

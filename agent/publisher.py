@@ -86,7 +86,10 @@ class Publisher:
         same = previous is not None and previous.shows(keys, now)
         try:
             if previous and same and previous.is_intact(self._root, self._access):
-                self._make_links(self._missing_links(previous.files))
+                missing = self._missing_links(previous.files)
+                self._make_links(missing)
+                for name in missing:
+                    self._report("volume.repaired", name)
                 self._prune_links(previous.files)
                 return None
             # Claimed whatever happens next: no number is ever used for two generations.

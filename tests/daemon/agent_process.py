@@ -180,12 +180,12 @@ class AgentProcess:
         """The lines so far that are events."""
         return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
 
-    def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
+    def told(self, name: str, /, **fields: object) -> list[dict[str, Any]]:
         """Return the events of that name with these fields so far."""
         wanted = {"event": name, **fields}.items()
         return [event for event in self.events if wanted <= _hashable(event).items()]
 
-    def wait_for(self, name: str, *, count: int = 1, **fields: object) -> dict[str, Any]:
+    def wait_for(self, name: str, /, *, count: int = 1, **fields: object) -> dict[str, Any]:
         """Wait for the ``count``-th event of that name with these fields."""
 
         def look() -> list[dict[str, Any]]:

@@ -197,8 +197,8 @@ class TestRefresh:
         )
         assert (run.returncode, run.stdout) == (2, "")
         assert run.stderr == (
-            f"keyferry-agent: {agent.volume}/..lock cannot be read (Permission denied); ask with the uid that "
-            "the agent has\n"
+            f"keyferry-agent: {agent.volume}/..lock cannot be read (Permission denied); ask with the uid "
+            "that the agent has\n"
         )
 
 

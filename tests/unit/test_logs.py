@@ -2,6 +2,8 @@
 import errno
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -75,6 +77,16 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "refresh.failed" in line
     assert "no answer" in line
     assert "\x1b" not in line
+
+
+def test_libraries_are_not_told() -> None:
+    """Without a handler of its own a library's warning would go to standard error as it is."""
+    script = (
+        "import logging; from agent import logs; from agent.settings import LogSettings; "
+        "logs.sink(LogSettings()); logging.getLogger('urllib3').warning('a token, perhaps')"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
 
 
 class Broken(io.StringIO):
