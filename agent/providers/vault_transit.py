@@ -49,8 +49,9 @@ class VaultTransitProvider:
             answer = self._decrypt(ciphertext)
         if not answer.ok:
             raise self._failure(answer, ciphertext)
+        text = answer.data.text("plaintext")
         try:
-            return b64decode(answer.data.text("plaintext"), validate=True)
+            return b64decode(text, validate=True)
         except ValueError:
             answer.data.fail("plaintext", "is not base64")
 

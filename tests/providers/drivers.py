@@ -52,7 +52,10 @@ class Driver:
 
     def provider(self, timeout: float = 5.0) -> Provider:
         """Open the provider under test; it is closed after the test."""
-        provider = self.open(timeout)
+        return self.closing(self.open(timeout))
+
+    def closing(self, provider: Provider) -> Provider:
+        """Close ``provider`` after the test."""
         self._stack.callback(provider.close)
         return provider
 

@@ -165,11 +165,11 @@ def test_a_bare_ciphertext(store: Store) -> None:
     ("body", "reason"),
     [
         pytest.param(
-            b'{"request_id": "1", "data": {}}', "Vault's answer: data.plaintext: is missing", id="none"
+            b'{"request_id": "1", "data": {}}', "Vault's answer: data.plaintext is missing", id="none"
         ),
         pytest.param(
             b'{"request_id": "1", "data": {"plaintext": "?"}}',
-            "Vault's answer: data.plaintext: is not base64",
+            "Vault's answer: data.plaintext is not base64",
             id="no base64",
         ),
     ],
