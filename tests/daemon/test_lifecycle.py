@@ -369,6 +369,21 @@ class TestHangingCalls:
         assert agent.request("/readyz").body == "not ready\nhung: not fetched yet\n"
         assert agent.request("/livez").status == 200
 
+    def test_a_call_that_never_comes_back(self, agent: AgentProcess, key: str, dripping: str) -> None:
+        """No timeout of the SDK ends it, so the agent's own does; it is the only call, and stops no exit."""
+        agent.configure(keys={"hung": vault_key(dripping), "master": agent.file_key()})
+        agent.start()
+        agent.wait_for("refresh.failed", key="hung", outcome="unavailable", reason="no answer within 0.25 s")
+        reason = agent.wait_for("refresh.failed", key="hung", count=3)["reason"]
+        assert reason.startswith("the last call has not come back for ")
+        assert len(agent.told("refresh.started", key="hung")) == 1
+        rotated = new_key()
+        agent.write_key(rotated)
+        agent.wait_published(rotated)
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 2
+
     def test_no_answer_is_unavailable(self, agent: AgentProcess, black_hole: str) -> None:
         agent.configure(keys={"master": vault_key(black_hole)})
         agent.start()
