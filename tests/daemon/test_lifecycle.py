@@ -355,6 +355,30 @@ class TestOnce:
         assert agent.stop() == 1
 
 
+def test_withdrawal_and_recovery(agent: AgentProcess, key: str) -> None:
+    """A withdrawn key is nowhere on the volume, not even after a restart, until its source has it again."""
+    agent.configure(outage={"on_missing": "withdraw"})
+    agent.start()
+    agent.wait_ready()
+    agent.key_file.unlink()
+    agent.wait_for("key.withdrawn", audit=True)
+    reply = agent.request("/readyz")
+    assert reply.status == 503
+    assert reply.body.startswith(
+        f"not ready\nmaster: withdrawn: missing: file {agent.key_file} does not exist"
+    )
+    for _ in range(2):
+        assert agent.plain() is None
+        assert not [path for path in agent.volume.rglob("*") if path.is_file() and key in path.read_text()]
+        agent.stop()
+        agent.start()
+        agent.wait_for("refresh.failed", outcome="missing")
+        assert agent.request("/readyz").status == 503
+    agent.write_key(key)
+    agent.wait_ready()
+    assert agent.plain() == key
+
+
 class TestHangingCalls:
     def test_one_key_never_holds_up_another(self, agent: AgentProcess, key: str, black_hole: str) -> None:
         agent.configure(
