@@ -44,7 +44,9 @@ def plant_fifo(path: Path) -> None:
 
 
 def plant_link(path: Path) -> None:
-    path.symlink_to("/etc/hostname")
+    # Never at a real file of the system: these tests run as root, and may find the bug that they look for.
+    (path.parent.parent / "elsewhere").touch()
+    path.symlink_to(path.parent.parent / "elsewhere")
 
 
 THINGS = pytest.mark.parametrize("plant", [plant_file, plant_directory, plant_fifo, plant_link])
@@ -216,15 +218,20 @@ def test_the_link_points_to_another_generation(root: Path, publisher: Publisher)
     assert names(root) == {DATA_LINK, published(root), KEYRING_FILE, "master"}
 
 
-@pytest.mark.parametrize("target", ["/etc", "..", "..gen-000001.x/../..gen-1"])
+@pytest.mark.parametrize(
+    "target", ["{parent}/outside", "../outside", "..gen-000001.x/../../outside", "inside", "inside/below"]
+)
 def test_the_link_leads_out_of_the_volume(root: Path, publisher: Publisher, target: str) -> None:
     """Nothing that it names is ever removed."""
-    (root / DATA_LINK).symlink_to(target)
-    (root / "..gen-1").mkdir()
-    (root / "..gen-1" / "kept").touch()
+    kept = [root.parent / "outside/file", root / "inside/file", root / "inside/below/file"]
+    (root / "..gen-000001.x").mkdir()
+    for file in kept:
+        file.parent.mkdir()
+        file.touch()
+    (root / DATA_LINK).symlink_to(target.format(parent=root.parent))
     publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT)
     publisher.retire(BOOT, every=True)
-    assert (root / "..gen-1" / "kept").exists()
+    assert all(file.exists() for file in kept)
     assert read_volume(str(root)).generation.number == 1
 
 

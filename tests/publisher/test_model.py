@@ -74,7 +74,9 @@ class Volume(RuleBasedStateMachine):
                 keys[name] = withdrawn()
             elif choice == "rotated" or (choice == "same" and name not in keys):
                 versions = keys[name].versions[-3:] if name in keys else ()
-                keys[name] = ring(*(version.material for version in versions), material())
+                values = (*(version.material for version in versions), material())
+                # Long ago, so that the last one is active however the clock steps.
+                keys[name] = ring(*values, activates_at=0.0)
         generation = self.publisher.publish(keys, now=self.now, boot=self.boot)
         if generation is None:
             assert keys == self.keys
