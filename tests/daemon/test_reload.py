@@ -97,7 +97,7 @@ def test_refused(
     for sentence, start in zip(told, problems, strict=True):
         assert sentence.startswith(start)
     eventually(lambda: list(running.status().config_problems) == told)
-    assert json.loads(running.request("/status").body)["config_problems"] == told
+    assert json.loads(running.request("/status").body)["agent"]["config_problems"] == told
     running.send(signal.SIGHUP)
     running.wait_for("refresh.succeeded", outcome="unchanged", count=2)
     assert running.tree() == volume
