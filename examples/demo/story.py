@@ -89,6 +89,7 @@ class Story:
         self._until(
             lambda: self._timeline.everywhere("1", "active"), START_SECONDS, "the apps did not get version 1"
         )
+        self._until(self._all_fresh, START_SECONDS, "the agents do not tell how they are")
         self._pause()
 
     def _rotate(self, notice: Notice, found_by: str, how: str) -> None:
@@ -101,14 +102,14 @@ class Story:
         self._store.rotate(notice)
         if notice == "signal":
             self._refresh()
-        bound = max(status.bound_seconds for status in self._statuses())
+        bound = max(status.bound_seconds for pod in self._pods if (status := pod.status) is not None)
         message = f"version {version} did not reach every app within the bound, {bound:.1f} s"
         self._until(lambda: self._timeline.is_known(version), bound, message)
 
     def _no_timer_soon(self) -> bool:
         """Tell whether no agent would find a new version by its timer in the next moment anyway."""
-        turns = [status.next_refresh_at for status in self._statuses()]
-        return all(turn is not None and turn > time.time() + CLEAR_SECONDS for turn in turns)
+        clear = time.time() + CLEAR_SECONDS
+        return self._all_say(lambda status: (status.next_refresh_at or 0.0) > clear)
 
     def _refresh(self) -> None:
         self._timeline.signals.append(time.time())
@@ -164,12 +165,12 @@ class Story:
         console.row("agents", "fresh again")
         self._pause()
 
-    def _statuses(self) -> list[KeyStatus]:
-        statuses = [pod.status for pod in self._pods]
-        return [status for status in statuses if status is not None]
-
     def _all_fresh(self) -> bool:
-        return all(status.freshness == "fresh" for status in self._statuses())
+        return self._all_say(lambda status: status.freshness == "fresh" and not status.failures)
+
+    def _all_say(self, what: Callable[[KeyStatus], bool]) -> bool:
+        """Tell whether every agent has said something, and that."""
+        return all((status := pod.status) is not None and what(status) for pod in self._pods)
 
     def judge(self) -> None:
         """Raise ``DemoError`` unless every app decrypted, and all that it tried."""
