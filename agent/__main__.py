@@ -15,6 +15,7 @@ from typing import Final
 from agent import __version__
 from agent.errors import AgentError, ConfigError, VolumeError
 from agent.exits import Exit
+from keyferry.errors import KeyferryError
 
 _DESCRIPTION: Final = "Carries an application's master key from a key store to a shared in-memory volume."
 
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.MISCONFIGURED
     except AgentError as error:
         _complain(error)
+        return Exit.FAILED
+    except KeyferryError as error:
+        print(f"keyferry-agent: {error}", file=sys.stderr)
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.FAILED
@@ -56,9 +60,11 @@ def _run(options: argparse.Namespace) -> int:
         case _:
             from agent.commands import status
 
-            return status.status(
-                options.config, options.dir, show=status.Show(options), interval=options.interval
-            )
+            if options.watch:
+                return status.watch(
+                    options.config, options.dir, as_json=options.json, interval_seconds=options.interval
+                )
+            return status.status(options.config, options.dir, as_json=options.json, ready=options.ready)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,7 +26,7 @@ from agent.errors import ConfigError
 from agent.metrics import Metrics
 from agent.settings import HttpSettings
 from agent.view import View
-from keyferry.status import serialize_status
+from keyferry.report import describe
 
 # The loop turns every 5 s when nothing happens; six missed turns are no pause.
 STUCK_AFTER_SECONDS: Final = 30.0
@@ -114,8 +114,7 @@ def _readyz(view: View | None, *, local: bool) -> Answer:
 
 
 def _describe(view: View) -> bytes:
-    """Return the heartbeat of this moment, and which keys cannot be read."""
-    document = json.loads(serialize_status(view.status)) | {"unready": dict(view.unready)}
+    document = describe(view.generation, view.status, moment().now) | {"unready": dict(view.unready)}
     return json.dumps(document, indent=1).encode() + b"\n"
 
 

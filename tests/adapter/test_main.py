@@ -62,7 +62,6 @@ def test_for_programs(volume: Volume, capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     report = json.loads(out)
     assert report["generation"] == 7
-    assert report["link"] == str((volume.path / "..data").readlink())
     assert report["keys"]["gone"]["withdrawn"] == "denied by the key store"
     master = report["keys"]["master"]
     assert (master["freshness"], master["staleness_seconds"], master["length"]) == ("fresh", None, 32)
@@ -79,7 +78,7 @@ def test_without_a_heartbeat_and_a_length(volume: Volume, capsys: pytest.Capture
 
 def test_states_are_those_of_the_publication_at_least(volume: Volume) -> None:
     volume.publish(version("1"), version("2", activates_at=time.time() - 60))
-    report = describe(read_volume(str(volume.path)), None, now=0)
+    report = describe(read_volume(str(volume.path)).generation, None, now=0)
     assert [entry["state"] for entry in report["keys"]["master"]["versions"]] == ["deactivated", "active"]
 
 
