@@ -73,7 +73,7 @@ class AwsSession:
             self.close()
 
     def call(
-        self, operation: str, thing: str, *, probe: bool = False, **parameters: object
+        self, operation: str, thing: str, parameters: Mapping[str, object], *, probe: bool = False
     ) -> Mapping[str, Any]:
         """Return AWS's answer to ``operation``, such as ``GetSecretValue``, else raise ``RefreshError``.
 
@@ -87,7 +87,7 @@ class AwsSession:
         except DeniedError:
             if self._fresh or probe:
                 raise
-        self._client = None
+        self._log_out()
         return self._call(operation, thing, parameters)
 
     def close(self) -> None:
@@ -109,9 +109,14 @@ class AwsSession:
             self._last_used = time.monotonic()
             return answer
         if isinstance(failure, RejectedLoginError):
-            self._client = None
+            self._log_out()
         # Not chained: AWS's words, and the SDK's about a file, may quote anything.
         raise failure
+
+    def _log_out(self) -> None:
+        """Forget the client and whatever credentials it has; the next call logs in."""
+        self.close()
+        self._client = None
 
     def _log_in(self) -> Any:  # noqa: ANN401 - see __init__
         """Return a client, with everything that it needs to know who asks read anew."""

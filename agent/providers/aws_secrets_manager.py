@@ -7,6 +7,7 @@ Rules:
   were ever released, so that moving the label back moves the older version to the end.
 - AWSPENDING is shown at once, at the end, so that every replica has it before it is promoted; it is not used
   before that. One without a value yet is not shown.
+- A label of ours says that a version activates when it was created (docs/adr/0004-activation-at-once.md).
 - DescribeSecret is the probe: the versions are listed again only when it shows a change. It tells nothing of
   versions without a label; only ListSecretVersionIds does.
 - Where the policy forbids the list, the labelled versions are all there is; where it forbids the probe, the
@@ -30,9 +31,11 @@ from keyferry.material import Material
 CURRENT: Final = "AWSCURRENT"
 PENDING: Final = "AWSPENDING"
 PREVIOUS: Final = "AWSPREVIOUS"
+# The source's own word that a version activates when it was created; `rotate --activate now` sets it.
+AT_ONCE: Final = "keyferry-activates-at-once"
 
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
-_VERSIONS_KEPT: Final = 100
+VERSIONS_KEPT: Final = 100
 _PAGE_SIZE: Final = 100
 
 _NO_LIST: Final = (
@@ -85,11 +88,13 @@ class SecretsManagerProvider:
     def fetch(self, known: Known) -> Offer:
         """Return the secret's versions."""
         self._session.begin()
+        # After a failure everything is looked at again.
+        remembered, self._listing = self._listing, None
         described = self._probe("DescribeSecret")
         if described is not None and "DeletedDate" in described:
             message = f"{self._thing} is scheduled for deletion; `restore-secret` brings it back"
             raise MissingError(message)
-        listing = self._listing = self._look(described)
+        listing = self._listing = self._look(described, remembered)
         if listing is None:
             return self._offer(list(self._values_by_label()), [_VALUES_ONLY])
         warnings = [] if listing.complete else [_NO_LIST]
@@ -114,18 +119,17 @@ class SecretsManagerProvider:
     def _probe(self, operation: str, **parameters: object) -> Mapping[str, Any] | None:
         """Return AWS's answer, ``None`` if the policy forbids to ask."""
         try:
-            return self._session.call(
-                operation, self._thing, probe=True, SecretId=self._source.secret, **parameters
-            )
+            return self._ask(operation, self._thing, parameters, probe=True)
         except DeniedError:
             return None
 
-    def _look(self, described: Mapping[str, Any] | None) -> _Listing | None:
+    def _look(self, described: Mapping[str, Any] | None, remembered: _Listing | None) -> _Listing | None:
         """Return the versions; ``None`` if neither they nor the labels may be seen."""
         labels = None if described is None else _labels(described)
-        seen = None if described is None else (described.get("LastChangedDate"), labels)
-        if seen is not None and self._listing is not None and self._listing.seen == seen:
-            return self._listing
+        # With the ARN, in which a secret that is made anew differs.
+        seen = None if described is None else (described["ARN"], described.get("LastChangedDate"), labels)
+        if seen is not None and remembered is not None and remembered.seen == seen:
+            return remembered
         listed = self._list()
         if listed is None:
             if labels is None:
@@ -148,7 +152,7 @@ class SecretsManagerProvider:
             for version in answer.get("Versions", ()):
                 labels = frozenset(version.get("VersionStages", ()))
                 versions.append(_Listed(version["VersionId"], _seconds(version["CreatedDate"]), labels))
-            if "NextToken" not in answer:
+            if not answer.get("NextToken"):
                 return tuple(versions)
             page["NextToken"] = answer["NextToken"]
 
@@ -156,12 +160,13 @@ class SecretsManagerProvider:
         """Return what is offered of ``version``; ``None`` if it is pending and has no value yet."""
         held = version.id in known and version.created_at in (None, known[version.id])
         pending = _is_pending(version)
+        created_at = known[version.id] if held else version.created_at
         offered = Offered(
             id=version.id,
-            created_at=known[version.id] if held else version.created_at,
+            created_at=created_at,
             material=None,
             first=version.id == first,
-            activates_at=UNRELEASED if pending else None,
+            activates_at=_stated(version, created_at),
         )
         if held:
             return offered
@@ -171,7 +176,14 @@ class SecretsManagerProvider:
             return None if pending else replace(offered, material=error)
         except DeniedError as error:
             return replace(offered, material=error)
-        return replace(offered, created_at=_seconds(answer["CreatedDate"]), material=self._material(answer))
+        # The list's own word, where there is one: it is what the next list is compared with.
+        created_at = version.created_at or _seconds(answer["CreatedDate"])
+        return replace(
+            offered,
+            created_at=created_at,
+            activates_at=_stated(version, created_at),
+            material=self._material(answer),
+        )
 
     def _values_by_label(self) -> Iterator[Offered]:
         """Yield what has a label, one value each, in order; raise what the current one fails of."""
@@ -186,8 +198,8 @@ class SecretsManagerProvider:
             for id_, answer in answers.items()
         ]
         for version in _in_order(listed):
-            activates_at = UNRELEASED if _is_pending(version) else None
             material = self._material(answers[version.id])
+            activates_at = _stated(version, version.created_at)
             yield Offered(version.id, version.created_at, material, activates_at=activates_at)
 
     def _value(self, **which: str) -> Mapping[str, Any]:
@@ -236,6 +248,13 @@ def _is_pending(version: _Listed) -> bool:
     return PENDING in version.labels and version.labels.isdisjoint({CURRENT, PREVIOUS})
 
 
+def _stated(version: _Listed, created_at: float | None) -> float | None:
+    """Return when the version activates, where the secret says it itself."""
+    if _is_pending(version):
+        return UNRELEASED
+    return created_at if AT_ONCE in version.labels else None
+
+
 def _in_order(versions: Iterable[_Listed]) -> list[_Listed]:
     """Return the versions in order of activation; labels decide where creation times tie or are not known."""
 
@@ -248,7 +267,7 @@ def _in_order(versions: Iterable[_Listed]) -> list[_Listed]:
 
 def _first(listing: _Listing) -> str | None:
     """Return the id of the version that no other came before, ``None`` if the list does not tell."""
-    if not listing.complete or not 0 < len(listing.versions) < _VERSIONS_KEPT:
+    if not listing.complete or not 0 < len(listing.versions) < VERSIONS_KEPT:
         return None
     oldest = min(version.created_at or 0.0 for version in listing.versions)
     # Of several in one second the first in order: the current one is the last of them.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 
 from tests.providers.drivers import Driver
 from tests.providers.stores import DRIVERS
+from tests.servers.moto_server import Moto
 from tests.servers.openbao import OpenBao
 
 
@@ -14,6 +15,13 @@ from tests.servers.openbao import OpenBao
 def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
     """One real server for the whole session: tests keep apart by mounts and policies of their own."""
     with OpenBao(tmp_path_factory.mktemp("bao")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    """One double of AWS for the whole session: tests keep apart by the names of secrets and keys."""
+    with Moto() as server:
         yield server
 
 
@@ -28,6 +36,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
     """Return the parameter's store, without a key yet. The server starts only for who needs it."""
-    server: Callable[[], OpenBao] = lambda: request.getfixturevalue("bao")  # noqa: E731
+    made = DRIVERS[request.param]
     with ExitStack() as stack:
-        yield DRIVERS[request.param](stack, tmp_path, server)
+        yield made(stack, tmp_path, lambda: request.getfixturevalue(made.server))

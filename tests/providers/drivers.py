@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from agent.errors import MalformedError
 from agent.providers import open_provider
@@ -45,9 +45,12 @@ class Driver:
     """One store with one key, missing at first. An operation that no cell of a store needs is not there."""
 
     absent: ClassVar[Mapping[str, str]] = {}
+    server: ClassVar = "bao"
+    # Seconds: enough for a fetch by a fresh client on a busy machine, and no longer.
+    short_timeout: ClassVar = 0.3
 
-    def __init__(self, stack: ExitStack, directory: Path, bao: Callable[[], OpenBao]) -> None:
-        """Keep where to put files; ``bao`` gives the server of the test session."""
+    def __init__(self, stack: ExitStack, directory: Path, server: Callable[[], Any]) -> None:
+        """Keep where to put files; ``server`` gives the session's server of the fixture of that name."""
         self._stack = stack
 
     def provider(self, timeout: float = 5.0) -> Provider:
@@ -61,6 +64,10 @@ class Driver:
 
     def open(self, timeout: float) -> Provider:
         raise NotImplementedError
+
+    def version_id(self, number: int) -> str:
+        """Return the id of the ``number``-th version that is put, from 1."""
+        return str(number)
 
     def put(self, value: str) -> None:
         """Make ``value`` the newest version."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 
+from tests.providers.aws_drivers import AwsKmsDriver, SecretsManagerDriver
 from tests.providers.drivers import (
     Driver,
     EnvDriver,
@@ -23,6 +24,8 @@ DRIVERS: Mapping[str, type[Driver]] = {
     "file-keyring": KeyringFileDriver,
     "vault-kv1": VaultV1Driver,
     "vault-kv2": VaultDriver,
+    "aws-secrets-manager": SecretsManagerDriver,
+    "aws-kms": AwsKmsDriver,
     "vault-transit": VaultTransitDriver,
     "vault-transit-derived": DerivedTransitDriver,
     "gcp-kms": GcpKmsDriver,

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import trustme
 
@@ -64,8 +64,8 @@ class WrappedDriver(Driver):
         "removed_version": "an entry is removed by leaving it out, and a held version is not unwrapped again",
     }
 
-    def __init__(self, stack: ExitStack, directory: Path, bao: Callable[[], OpenBao]) -> None:
-        super().__init__(stack, directory, bao)
+    def __init__(self, stack: ExitStack, directory: Path, server: Callable[[], Any]) -> None:
+        super().__init__(stack, directory, server)
         self.keyring = KeyringFile(directory / "keyring.json")
         self.proxy: TcpProxy
 

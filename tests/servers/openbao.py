@@ -102,7 +102,7 @@ class OpenBao:
                 stdout=log,
                 stderr=log,
                 env=environment,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - nothing else runs between fork and exec here
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - nothing else runs between fork and exec here
             )
         self._wait_until(self._answers)
 
@@ -215,5 +215,5 @@ def free_port() -> int:
         return port
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -43,9 +43,14 @@ class ScriptedServer:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
 
     @property
+    def port(self) -> int:
+        """The port of 127.0.0.1 that it listens on."""
+        return self._server.server_port
+
+    @property
     def address(self) -> str:
         """The server's URL."""
-        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         # Not the default poll of 0.5 s: each test would wait for it at its end.
