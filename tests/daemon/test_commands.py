@@ -190,6 +190,7 @@ class TestRefresh:
             [sys.executable, "-m", "agent", "refresh", "--dir", str(agent.volume)],
             capture_output=True,
             text=True,
+            env={},  # nobody could write what coverage measures
             user=65534,
             group=65534,
             extra_groups=[],

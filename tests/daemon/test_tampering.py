@@ -2,6 +2,9 @@
 """Whoever changes the volume finds it mended within a second; whoever reads it in peace is not disturbed."""
 
 import stat
+import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,15 +91,26 @@ def whole(agent: AgentProcess, key: str) -> bool:
     )
 
 
+def repairs(agent: AgentProcess) -> int:
+    return len(agent.told("volume.repaired")) + len(agent.told("volume.foreign"))
+
+
+def mending_seconds(agent: AgentProcess, key: str, tamper: Callable[[Path], None]) -> float:
+    """Tamper with the volume and return how long it took until that was told and mended."""
+    before = repairs(agent)
+    began = time.monotonic()
+    tamper(agent.volume)
+    eventually(lambda: repairs(agent) > before and whole(agent, key), what=tamper.__name__)
+    return time.monotonic() - began
+
+
 def test_repaired_within_a_second(running: AgentProcess, key: str) -> None:
     """One after the other, on one volume: each is noticed without a timer, and none ends the agent."""
     assert whole(running, key)
-    for tamper in TAMPERINGS:
-        tamper(running.volume)
-        assert not whole(running, key), tamper.__name__
-        eventually(lambda: whole(running, key), within=2, what=tamper.__name__)
+    delays = [mending_seconds(running, key, tamper) for tamper in TAMPERINGS]
+    # Not each of them: the machine may be busy with something else for a moment.
+    assert statistics.median(delays) < 1, delays
     assert running.told("volume.repaired", audit=True, name="master")
-    assert len(running.told("volume.repaired")) >= len(TAMPERINGS)
     assert running.told("volume.foreign", audit=True)
     assert running.request("/livez").status == 200
 
@@ -110,7 +124,7 @@ def test_directory_mode(running: AgentProcess, key: str, mode: int) -> None:
         lambda: (
             stat.S_IMODE((running.volume / (running.volume / "..data").readlink()).stat().st_mode) == before
         ),
-        within=2,
+        what="mode",
     )
     assert whole(running, key)
 
