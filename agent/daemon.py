@@ -118,8 +118,8 @@ class Daemon:
         self.view = self._look(at)
         if self._publication.heartbeat_due:
             self._publication.beat(self.view.status)
-        if self._services is not None:
-            self._services.check()
+        # Last, for it takes longer than all the rest: by then key and heartbeat are out.
+        self._look_after_services(at)
 
     def _wait_seconds(self, at: Moment) -> float:
         times = [
@@ -162,10 +162,6 @@ class Daemon:
     # Start-up, and the end of `once`
 
     def _pass_startup(self, at: Moment) -> None:
-        waited = at.boot - self._began.boot
-        attempted = self._keys.is_attempted
-        if self._services is None and not self._once and (attempted or waited >= FIRST_REFRESH_SECONDS):
-            self._start_services()
         if self._started_up:
             return
         # `run` is content with what it adopted, `once` was asked to fetch.
@@ -174,11 +170,19 @@ class Daemon:
         timeout = self._loaded.settings.startup.timeout
         if self._started_up:
             self._exit = Exit.OK if self._once else None
-        elif timeout is not None and waited >= timeout:
+        elif timeout is not None and at.boot - self._began.boot >= timeout:
             self._events.emit("startup.timeout", "error", seconds=timeout, keys=dict(unready))
             self._exit = Exit.NOT_READY
-        elif self._once and timeout is None and attempted:
+        elif self._once and timeout is None and self._keys.is_attempted:
             self._exit = Exit.FAILED
+
+    def _look_after_services(self, at: Moment) -> None:
+        if self._services is not None:
+            self._services.check()
+        elif not self._once and (
+            self._keys.is_attempted or at.boot - self._began.boot >= FIRST_REFRESH_SECONDS
+        ):
+            self._start_services()
 
     # What others see
 
