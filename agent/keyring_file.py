@@ -22,7 +22,8 @@ It is documented for people in docs/wrapped-keyring.md, for machines in docs/sch
 """
 
 import base64
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -30,8 +31,11 @@ from agent.errors import MalformedError
 from agent.offer import Offered
 from keyferry.document import DocumentError, Fields, parse_object
 from keyferry.material import Material
+from keyferry.times import format_time
 
 SCHEMA: Final = "keyferry-keyring/v1"
+
+Entry = Mapping[str, str]
 
 T = TypeVar("T")
 
@@ -63,6 +67,45 @@ def parse_wrapped_keyring(data: bytes, key_name: str, place: str) -> tuple[Wrapp
         return Wrapped(_offered(entry, None, first=first), _tried(entry, _ciphertext))
 
     return _versions(data, key_name, place, read)
+
+
+def new_entry(id_: str, created_at: float, value: Material | str, *, at_once: bool = False) -> Entry:
+    """Return a version's entry: its material, or the text of its ciphertext.
+
+    ``at_once``: it states that it activates when it was created; else each agent stages it.
+    """
+    times = {"created_at": format_time(created_at)}
+    if at_once:
+        times["activates_at"] = times["created_at"]
+    if isinstance(value, str):
+        return {"id": id_, **times, "ciphertext": value}
+    if value.binary:
+        return {"id": id_, **times, "binary": base64.b64encode(value.raw).decode()}
+    return {"id": id_, **times, "material": value.text}
+
+
+def new_keyring(key_name: str, entry: Entry) -> bytes:
+    """Return the file of a keyring with one version."""
+    return _serialized({"schema": SCHEMA, "key": key_name, "versions": [entry]})
+
+
+def appended(data: bytes, entry: Entry) -> bytes:
+    """Return the keyring file ``data``, which has been read before, with ``entry`` as its newest version.
+
+    Everything else in it stays, known or not.
+    """
+    document = json.loads(data)
+    document["versions"].append(entry)
+    return _serialized(document)
+
+
+def next_id(ids: Iterable[str]) -> str:
+    """Return an id that none of ``ids`` is: the number after the highest one among them."""
+    return str(max((int(id_) for id_ in ids if id_.isdecimal()), default=0) + 1)
+
+
+def _serialized(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def _versions(data: bytes, key_name: str, place: str, read: Callable[..., T]) -> tuple[T, ...]:

@@ -29,6 +29,10 @@ class RejectedLoginError(UnavailableError):
     """AWS does not accept who asks, whatever was asked."""
 
 
+class TakenError(UnavailableError):
+    """AWS has something else under the name or the version id that was to be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """What AWS refused: an IAM ``action`` on a ``thing``, such as ``secret app/key in eu-west-1``.
@@ -79,6 +83,7 @@ _THROTTLED: Final = frozenset(
         "TooManyRequestsException",
     }
 )
+_TAKEN: Final = frozenset({"ResourceExistsException"})
 _DENIED: Final = {
     "AccessDenied": _REFUSED,
     "AccessDeniedException": _REFUSED,
@@ -117,6 +122,8 @@ def classified(refusal: Refusal) -> RefreshError:
         return UnavailableError(
             f"AWS asks to slow down ({shown}) on {refusal.action}", retry_after_seconds=wait
         )
+    if code in _TAKEN:
+        return TakenError(f"{trouble}: {refusal.thing} exists")
     if refusal.status < _SERVER_ERRORS:
         for kind, sentences in (
             (DeniedError, _DENIED),

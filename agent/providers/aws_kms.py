@@ -7,6 +7,10 @@ Rules:
 - The encryption context is what the keyring binds, key name and version id, and what is configured.
 """
 
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
 from agent.offer import Known, Offer
 from agent.providers.aws import AwsSession
 from agent.providers.wrapped import Ciphertext, WrappedKeyring
@@ -31,13 +35,18 @@ class AwsKmsProvider:
         """Drop the connections."""
         self._session.close()
 
+    def wrap(self, plain: bytes, binding: Mapping[str, str]) -> str:
+        """Return the ciphertext of ``plain`` in base64."""
+        self._session.begin()
+        return b64encode(self._call("Encrypt", binding, Plaintext=plain)["CiphertextBlob"]).decode()
+
     def _unwrap(self, ciphertext: Ciphertext) -> bytes:
-        source = self._source
-        parameters = {
-            "CiphertextBlob": ciphertext.decoded(),
-            "EncryptionContext": {**dict(source.encryption_context or ()), **ciphertext.binding},
-            "KeyId": source.key_id,
-        }
-        answer = self._session.call("Decrypt", f"KMS key {source.key_id} in {source.region}", parameters)
+        answer = self._call("Decrypt", ciphertext.binding, CiphertextBlob=ciphertext.decoded())
         plain: bytes = answer["Plaintext"]
         return plain
+
+    def _call(self, operation: str, binding: Mapping[str, str], **data: bytes) -> Mapping[str, Any]:
+        source = self._source
+        context = {**dict(source.encryption_context or ()), **binding}
+        parameters = {"KeyId": source.key_id, "EncryptionContext": context, **data}
+        return self._session.call(operation, f"KMS key {source.key_id} in {source.region}", parameters)

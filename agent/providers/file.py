@@ -28,8 +28,11 @@ class FileProvider:
 
     def fetch(self, known: Known) -> Offer:  # noqa: ARG002 - reading is as cheap as comparing
         """Return what the file holds now."""
+        return self.parsed(read_file(self._source.path))
+
+    def parsed(self, data: bytes) -> Offer:
+        """Return what a file with ``data`` in it holds."""
         place = f"file {self._source.path}"
-        data = read_file(self._source.path)
         if self._source.format == "keyring":
             return Offer(parse_keyring(data, self._key.name, place))
         if self._source.format == "json":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the file that a key comes from.
+"""Reads the file that a key comes from, and makes and replaces it for those who keep it.
 
 Rules:
 
@@ -7,16 +7,22 @@ Rules:
   meanwhile. Only regular files are read, at most 1 MiB, and opening never blocks.
 - A refused permission is unavailable, not denied: a mode says as little about the key as a proxy's 403 does,
   and the kill switch must not fire for a chmod. Taking the key away is deleting the file: missing.
+- A file is made or replaced whole and on disk, or not at all. Whoever replaces it holds a lock on its
+  directory and sees what is in it then; a link is followed, and stays.
 """
 
 import errno
+import fcntl
 import os
+import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from agent.errors import MalformedError, MissingError, UnavailableError
+from agent.providers.lifecycle import ExistsError
 
 SIZE_LIMIT: Final = 1 << 20
 _SWAP_ATTEMPTS: Final = 3
@@ -60,3 +66,85 @@ def _open(path: Path) -> int:
 
 def _irregular(path: Path) -> MalformedError:
     return MalformedError(f"{path} is not a regular file; name the file that holds the key")
+
+
+def create_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Make the file at ``path``; raises ``ExistsError`` where there is something, or ``UnavailableError``."""
+    with _writing(path):
+        temporary = _written(path, data, mode)
+        try:
+            # A rename would overwrite, and O_EXCL on the name itself would let readers see half of it.
+            os.link(temporary, path)
+        except FileExistsError:
+            message = f"file {path} exists already; nothing was written"
+            raise ExistsError(message) from None
+        finally:
+            temporary.unlink()
+        _sync(path.parent)
+
+
+def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Replace what the file at ``path`` holds by what ``change`` makes of it; one at a time.
+
+    What ``change`` raises comes out, and the file is as it was. Mode and owner stay.
+    """
+    with _writing(path):
+        target = path.resolve()
+        with _locked(target.parent):
+            data = change(read_file(target))
+            before = target.stat()
+            temporary = _written(target, data, stat.S_IMODE(before.st_mode))
+            try:
+                os.chown(temporary, before.st_uid, before.st_gid)
+                temporary.rename(target)
+            except BaseException:
+                temporary.unlink()
+                raise
+            _sync(target.parent)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = (
+            f"cannot write file {path}: {error.strerror}; a mounted ConfigMap or Secret is changed at its "
+            "source, not in the pod"
+        )
+        raise UnavailableError(message) from error
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    # On the directory: the file itself is another one after each change, and a lock file would stay behind.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _written(path: Path, data: bytes, mode: int) -> Path:
+    """Return a new file beside ``path`` that holds ``data``, on disk."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+    except BaseException:
+        temporary.unlink()
+        raise
+    return temporary
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -16,14 +16,16 @@ Rules:
 
 import os
 import time
-from typing import Final
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 # Before grpc is imported: its own log lines would stand between the agent's on standard error.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 from google.api_core import exceptions
-from google.cloud.kms_v1 import DecryptRequest, DecryptResponse, KeyManagementServiceClient
+from google.cloud.kms_v1 import DecryptRequest, EncryptRequest, KeyManagementServiceClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
 from google.rpc.error_details_pb2 import PreconditionFailure, RetryInfo
 
@@ -31,8 +33,10 @@ from agent.errors import DeniedError, MalformedError, MissingError, RefreshError
 from agent.offer import Known, Offer
 from agent.providers.crc32c import crc32c
 from agent.providers.gcp_login import GoogleLogin
-from agent.providers.wrapped import Ciphertext, WrappedKeyring
+from agent.providers.wrapped import Ciphertext, WrappedKeyring, aad_of
 from agent.settings import GcpKmsSource, KeySettings
+
+T = TypeVar("T")
 
 _CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),
@@ -45,6 +49,7 @@ _CHANNEL_OPTIONS: Final = (
 _GONE: Final = frozenset({"KEY_DESTROYED", "KEY_DESTROY_SCHEDULED"})
 # Why IAM refuses, in an error's own reason. Any other reason is about the project: its billing, its APIs.
 _REFUSED: Final = frozenset({None, "IAM_PERMISSION_DENIED"})
+_CORRUPTED: Final = "sent an answer that does not fit its checksum"
 
 
 class GcpKmsProvider:
@@ -62,8 +67,7 @@ class GcpKmsProvider:
 
     def fetch(self, known: Known) -> Offer:
         """Return the keyring's versions, decrypted where they are not known."""
-        self._deadline = time.monotonic() + self._timeout
-        self._login.begin(self._deadline)
+        self._begin()
         try:
             return self._keyring.fetch(known, self._unwrap)
         except UnavailableError:
@@ -76,6 +80,32 @@ class GcpKmsProvider:
             self._channel.close()
         self._channel = self._client = None
 
+    def wrap(self, plain: bytes, binding: Mapping[str, str]) -> str:
+        """Return the ciphertext of ``plain`` by the key's primary version, in base64."""
+        self._begin()
+        aad = aad_of(binding)
+        request = EncryptRequest(
+            name=self._source.key_name,
+            plaintext=plain,
+            plaintext_crc32c=crc32c(plain),
+            additional_authenticated_data=aad,
+            additional_authenticated_data_crc32c=crc32c(aad),
+        )
+        try:
+            response = self._authorized(lambda: self._connected().encrypt(request, **self._options()))
+        except exceptions.GoogleAPICallError as error:
+            raise self._not_wrapped(error) from error
+        verified = (
+            response.verified_plaintext_crc32c and response.verified_additional_authenticated_data_crc32c
+        )
+        if not verified or response.ciphertext_crc32c != crc32c(response.ciphertext):
+            raise UnavailableError(self._about(_CORRUPTED))
+        return b64encode(response.ciphertext).decode()
+
+    def _begin(self) -> None:
+        self._deadline = time.monotonic() + self._timeout
+        self._login.begin(self._deadline)
+
     def _unwrap(self, ciphertext: Ciphertext) -> bytes:
         data, aad = ciphertext.decoded(), ciphertext.aad
         request = DecryptRequest(
@@ -86,35 +116,37 @@ class GcpKmsProvider:
             additional_authenticated_data_crc32c=crc32c(aad),
         )
         try:
-            response = self._decrypt_authorized(request)
+            response = self._authorized(lambda: self._connected().decrypt(request, **self._options()))
         except exceptions.GoogleAPICallError as error:
             raise self._failure(error, ciphertext) from error
         if response.plaintext_crc32c != crc32c(response.plaintext):
-            message = self._about("sent an answer that does not fit its checksum")
-            raise UnavailableError(message)
+            raise UnavailableError(self._about(_CORRUPTED))
         return response.plaintext
 
-    def _decrypt_authorized(self, request: DecryptRequest) -> DecryptResponse:
+    def _authorized(self, call: Callable[[], T]) -> T:
         try:
-            return self._decrypt(request)
+            return call()
         except (exceptions.Unauthorized, exceptions.Forbidden):
             if self._login.fresh:
                 raise
             self._login.log_in()
-            return self._decrypt(request)
+            return call()
 
-    def _decrypt(self, request: DecryptRequest) -> DecryptResponse:
-        client = self._client = self._client or self._connected()
+    def _options(self) -> dict[str, Any]:
         headers = self._login.headers()
         remaining = max(self._deadline - time.monotonic(), 0.0)
-        return client.decrypt(request, metadata=headers, timeout=remaining, retry=None)
+        return {"metadata": headers, "timeout": remaining, "retry": None}
 
     def _connected(self) -> KeyManagementServiceClient:
+        if self._client is not None:
+            return self._client
         credentials = grpc.ssl_channel_credentials(self._authorities())
         target = self._source.endpoint.removeprefix("https://")
         self._channel = grpc.secure_channel(target, credentials, _CHANNEL_OPTIONS)
         # The token travels as a header of each call: gRPC's own way to log in knows no deadline.
-        return KeyManagementServiceClient(transport=KeyManagementServiceGrpcTransport(channel=self._channel))
+        transport = KeyManagementServiceGrpcTransport(channel=self._channel)
+        self._client = KeyManagementServiceClient(transport=transport)
+        return self._client
 
     def _authorities(self) -> bytes | None:
         path = self._source.ca_file
@@ -142,6 +174,21 @@ class GcpKmsProvider:
                     f"{ciphertext.place} does not decrypt with {key_name}: another key wrapped it, or it was "
                     "made for another key name or version id, or changed since; wrap the key anew"
                 )
+        return UnavailableError(self._about(self._trouble(error)), retry_after_seconds=_wish(error))
+
+    def _not_wrapped(self, error: exceptions.GoogleAPICallError) -> RefreshError:
+        """Return what it means that the key does not wrap."""
+        key_name = self._source.key_name
+        match error:
+            case exceptions.Forbidden() if error.reason in _REFUSED:
+                return DeniedError(
+                    f"Cloud KMS refuses to encrypt with {key_name}, or there is no such key; check key_name, "
+                    f"and grant roles/cloudkms.cryptoKeyEncrypter on it to the account of {self._login}"
+                )
+            case exceptions.NotFound():
+                return MissingError(f"Cloud KMS has no key {key_name}; check key_name")
+            case exceptions.FailedPrecondition():
+                return DeniedError(f"the primary version of KMS key {key_name} is not enabled; enable it")
         return UnavailableError(self._about(self._trouble(error)), retry_after_seconds=_wish(error))
 
     def _trouble(self, error: exceptions.GoogleAPICallError) -> str:

@@ -24,6 +24,7 @@ from agent.providers.vault_kv import (
     place_below,
     place_of_mount,
     refusal,
+    room_warning,
     stated_activations,
 )
 from agent.providers.vault_session import VaultSession
@@ -63,7 +64,7 @@ class VaultProvider:
     def _read(self, known: Known) -> Offer:
         """Read at the known place, or else at each possible one; the first one's error is the telling one."""
         failure: RefreshError | None = None
-        places = [self._place] if self._place else self._possible_places()
+        places = [self._place] if self._place else possible_places(self._session, self._source)
         self._place = None  # an engine can be moved or upgraded: after a failure it is looked for again
         for place in places:
             try:
@@ -74,22 +75,6 @@ class VaultProvider:
                 self._place = place
                 return offer
         raise failure or AssertionError
-
-    def _possible_places(self) -> list[Place]:
-        path, kv_version = self._source.path.strip("/"), self._source.kv_version
-        answer = self._session.read(f"sys/internal/ui/mounts/{path}")
-        if answer.ok:
-            return [place_of_mount(answer.data, path, kv_version)]
-        # Not everybody may ask. Most engines are version 2, and most mounts have no slash in their name.
-        mount = path.partition("/")[0]
-        return (
-            [place_below(mount, path, kv_version)]
-            if kv_version
-            else [
-                place_below(mount, path, 2),
-                place_below(mount, path, 1),
-            ]
-        )
 
     def _read_v1(self, place: Place) -> Offer:
         answer = self._session.read(place.api("data"))
@@ -115,10 +100,11 @@ class VaultProvider:
         offered = [self._offered(place, number, versions.object(number), known) for number in numbers]
         # max_versions is 0 where the mount's own setting rules, which few may read: then the history tells.
         keeps_one = metadata.document.get("max_versions") == 1 or (len(numbers) == 1 and numbers != ["1"])
+        room = None if keeps_one else room_warning(numbers, metadata.document.get("max_versions") or 0)
         return Offer(
             tuple(replace(version, activates_at=activations.get(version.id)) for version in offered),
             unstaged=_V2_UNSTAGED if keeps_one else None,
-            warnings=warnings,
+            warnings=warnings if room is None else (*warnings, room),
         )
 
     def _offered(self, place: Place, number: str, metadata: Fields, known: Known) -> Offered:
@@ -174,6 +160,19 @@ class VaultProvider:
         except MalformedError as error:
             return replace(offered, material=error)
         return replace(offered, material=material)
+
+
+def possible_places(session: VaultSession, source: VaultSource) -> list[Place]:
+    """Return where the secret may be: the one place, where the server tells."""
+    path, kv_version = source.path.strip("/"), source.kv_version
+    answer = session.read(f"sys/internal/ui/mounts/{path}")
+    if answer.ok:
+        return [place_of_mount(answer.data, path, kv_version)]
+    # Not everybody may ask. Most engines are version 2, and most mounts have no slash in their name.
+    mount = path.partition("/")[0]
+    if kv_version:
+        return [place_below(mount, path, kv_version)]
+    return [place_below(mount, path, 2), place_below(mount, path, 1)]
 
 
 def _is_held(offered: Offered, known: Known) -> bool:

@@ -98,9 +98,16 @@ class VaultHTTP:
             self._fail(f"gave no complete answer within {self._timeout:g} s")
         adapter = self._adapter = self._adapter or self._connect()
         adapter.token = token
+        headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else None
         try:
             response = adapter.request(
-                method, f"/v1/{quote(path)}", json=body, params=query, timeout=remaining, stream=True
+                method,
+                f"/v1/{quote(path)}",
+                headers=headers,
+                json=body,
+                params=query,
+                timeout=remaining,
+                stream=True,
             )
             with response:
                 data = self._body(response)

@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,6 +20,9 @@ from keyferry.times import parse_time
 ACTIVATES_PREFIX: Final = "keyferry-activates-"
 
 KvVersion = Literal[1, 2]
+
+# What KV v2 keeps where neither secret nor mount say (https://developer.hashicorp.com/vault/docs/secrets/kv).
+_DEFAULT_MAX_VERSIONS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +100,24 @@ def stated_activations(custom_metadata: Mapping[str, str]) -> tuple[dict[str, fl
         except ValueError:
             warnings.append(f"custom metadata {name} is ignored: not a time such as 2026-01-31T08:15:00Z")
     return times, tuple(warnings)
+
+
+def kept(secret_max: int, mount_max: int = 0) -> int:
+    """Return how many versions KV v2 keeps: the larger of the two settings, where 0 is not set."""
+    return max(secret_max, mount_max) or _DEFAULT_MAX_VERSIONS
+
+
+def room_warning(numbers: Sequence[str], secret_max: int) -> str | None:
+    """Return the warning that a version will soon be pushed out, from two rotations before.
+
+    The mount's own setting is not known, since few may read it: more versions than are kept tell of it.
+    """
+    limit = kept(secret_max)
+    left = limit - len(numbers)
+    if left not in (0, 1):
+        return None
+    when = "the next rotation" if left == 0 else "the one after the next rotation"
+    return (
+        f"the secret has {len(numbers)} of the {limit} versions that its max_versions or Vault's default "
+        f"keeps: {when} destroys version {numbers[0]}, and what only it decrypts is lost; raise max_versions"
+    )

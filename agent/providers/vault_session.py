@@ -96,6 +96,10 @@ class VaultSession:
         """Return Vault's answer to a POST of ``body`` to ``path``."""
         return self._http.call("POST", path, token=self._token.text if self._token else None, body=body)
 
+    def patch(self, path: str, body: Mapping[str, object]) -> Answer:
+        """Return Vault's answer to a PATCH, which merges ``body`` into what is at ``path`` (RFC 7396)."""
+        return self._http.call("PATCH", path, token=self._token.text if self._token else None, body=body)
+
     def log_in(self) -> None:
         """Get a new token with credentials read anew."""
         self._http.close()  # so that the CA file is read anew as well

@@ -14,12 +14,13 @@ Rules:
 
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 
 from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
 from agent.offer import Known, Offer
 from agent.providers.vault_http import Answer
 from agent.providers.vault_session import VaultSession
-from agent.providers.wrapped import Ciphertext, WrappedKeyring
+from agent.providers.wrapped import Ciphertext, WrappedKeyring, aad_of
 from agent.settings import KeySettings, VaultTransitSource
 
 
@@ -41,6 +42,24 @@ class VaultTransitProvider:
     def close(self) -> None:
         """Drop the connection."""
         self._session.close()
+
+    def wrap(self, plain: bytes, binding: Mapping[str, str]) -> str:
+        """Return the ciphertext of ``plain`` by the transit key's newest version."""
+        bound = b64encode(aad_of(binding)).decode()
+        body = {"plaintext": b64encode(plain).decode(), "associated_data": bound, "context": bound}
+        with self._session.fetching():
+            # Whoever may do everything would make a key of a misspelt name by encrypting with it.
+            if self._session.read(self._path("keys")).status == 404:  # noqa: PLR2004 - Not Found
+                raise self._no_key()
+            answer = self._session.write(self._path("encrypt"), body)
+            if answer.refused:
+                grant = _grant(self._path("encrypt"), "update")
+                message = f"Vault refuses to encrypt with {self}; the token's policy needs: {grant}"
+                raise DeniedError(message)
+            if not answer.ok:
+                message = f"Vault answers {answer.status} to encrypting with {self}"
+                raise UnavailableError(message)
+            return answer.data.text("ciphertext")
 
     def _unwrap(self, ciphertext: Ciphertext) -> bytes:
         answer = self._decrypt(ciphertext)
@@ -76,7 +95,7 @@ class VaultTransitProvider:
         path = self._path("keys")
         answer = self._session.read(path)
         if answer.status == 404:  # noqa: PLR2004 - Not Found
-            return MissingError(f"Vault has no {self}; check key_name, or restore the key from its backup")
+            return self._no_key()
         hint = "wrap the key anew"
         if answer.ok:
             least, wrapped_by = answer.data.integer("min_decryption_version"), _number(ciphertext.text)
@@ -91,6 +110,9 @@ class VaultTransitProvider:
             f"{ciphertext.place} does not decrypt with {self}: another key wrapped it, or it was made for "
             f"another key name or version id, or changed since; {hint}"
         )
+
+    def _no_key(self) -> MissingError:
+        return MissingError(f"Vault has no {self}; check key_name, or restore the key from its backup")
 
     def _path(self, operation: str) -> str:
         return f"{self._mount}/{operation}/{self._key_name}"

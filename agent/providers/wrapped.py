@@ -7,6 +7,8 @@
 
         def _unwrap(self, ciphertext: Ciphertext) -> bytes: ...
 
+        def wrap(self, plain: bytes, binding: Mapping[str, str]) -> str: ...
+
 Rules:
 
 - The keyring comes from a file, which is read at each fetch, or stands in the configuration. A text that is
@@ -41,6 +43,16 @@ _UNSTAGED: Final = (
 )
 
 
+def binding(key_name: str, version_id: str) -> Mapping[str, str]:
+    """Return what is bound into the ciphertext of a version."""
+    return {KEY_NAME: key_name, VERSION_ID: version_id}
+
+
+def aad_of(binding: Mapping[str, str]) -> bytes:
+    """Return ``binding`` as additional authenticated data: JSON with sorted names and no blanks."""
+    return json.dumps(binding, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Ciphertext:
     """What is to be unwrapped: the store's own ``text`` for it, and what was bound into it.
@@ -54,10 +66,8 @@ class Ciphertext:
 
     @property
     def aad(self) -> bytes:
-        """The binding as additional authenticated data: JSON with sorted names and no blanks, or nothing."""
-        if not self.binding:
-            return b""
-        return json.dumps(self.binding, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+        """The binding as additional authenticated data, nothing where there is none."""
+        return aad_of(self.binding) if self.binding else b""
 
     def decoded(self) -> bytes:
         """Return the bytes of a ciphertext in base64; ``MalformedError`` if it is none."""
@@ -113,11 +123,11 @@ class WrappedKeyring:
 
     def _version(self, entry: Wrapped, place: str, unwrap: Unwrap) -> Offered:
         offered = entry.offered
-        binding = {KEY_NAME: self._key.name, VERSION_ID: offered.id}
+        bound = binding(self._key.name, offered.id)
         try:
             if isinstance(entry.ciphertext, MalformedError):
                 raise entry.ciphertext
-            ciphertext = Ciphertext(entry.ciphertext, f"version {offered.id} in {place}", binding)
+            ciphertext = Ciphertext(entry.ciphertext, f"version {offered.id} in {place}", bound)
             material = self._material(ciphertext, unwrap)
         except UnavailableError:
             raise

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes and rotates a key in a secret of AWS Secrets Manager.
+
+Rules:
+
+- AWS has no check-and-set. The id of the version to be made is worked out from all that are there, so two
+  rotations at once ask for the same id with two values, and AWS takes the first and refuses the second.
+  Not from the current version's id alone: after the label was moved back, that would name a version which is
+  there already, for ever.
+- A secret that is there without a value, as infrastructure tools make it, gets its first version likewise.
+- ``at_once`` is a staging label that comes with the version: DescribeSecret and the list show it, so reading
+  it costs no call and no permission. It means: active since its creation. Its next use moves it.
+- A rotation that somebody else has under way (AWSPENDING) is not overtaken.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agent.errors import AgentError, ConfigError, MissingError
+from agent.providers.aws import AwsSession
+from agent.providers.aws_errors import TakenError
+from agent.providers.aws_secrets_manager import AT_ONCE, CURRENT, PENDING, PREVIOUS, VERSIONS_KEPT
+from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation
+from agent.providers.values import json_object
+from agent.settings import KeySettings, SecretsManagerSource
+from keyferry.material import Material
+
+_VERSION_IDS: Final = uuid.UUID("b0c7b5d4-7a53-4c0e-9f0b-6f1a1c1f6d0e")
+
+
+class SecretsManagerKeeper:
+    """One field, or the whole, of one secret."""
+
+    def __init__(self, key: KeySettings, source: SecretsManagerSource, timeout: float) -> None:
+        """Keep where ``key`` is; nothing is contacted yet."""
+        if key.encoding == "binary" and source.field is not None:
+            message = (
+                f"keys.{key.name}.encoding: binary does not fit into a JSON field; use base64, or no field"
+            )
+            raise ConfigError(message)
+        self._key = key
+        self._source = source
+        self._thing = f"secret {source.secret} in {source.region}"
+        self._session = AwsSession(source, "secretsmanager", timeout)
+
+    def create(self, material: Material) -> str:
+        """Make the secret, with the field alone in it, or give a secret without a value its first one."""
+        self._session.begin()
+        if (ids := self._version_ids()) is None:
+            return self._create(material)
+        if not ids:
+            return self._put(self._value({}, material), token=_token([]), stages=[CURRENT])
+        message = f"{self._thing} exists, with {len(ids)} versions; nothing was written"
+        raise ExistsError(message)
+
+    def rotate(self, material: Material, rotation: Rotation) -> str:
+        """Put another value, with the other fields as they are."""
+        self._session.begin()
+        labels = self._ask("DescribeSecret").get("VersionIdsToStages", {})
+        self._check(labels, rotation)
+        ids = self._version_ids() or []
+        if len(ids) >= VERSIONS_KEPT and not rotation.drop_oldest:
+            message = (
+                f"{self._thing} has {len(ids)} versions, and AWS keeps {VERSIONS_KEPT}: another one makes it "
+                "drop the oldest, and what only that decrypts; rotate with --drop-oldest if nothing needs it"
+            )
+            raise FullError(message)
+        fields = {}
+        if self._source.field is not None:
+            answer = self._ask("GetSecretValue", VersionId=rotation.expected)
+            place = f"version {rotation.expected} of {self._thing}"
+            fields = dict(json_object(str(answer.get("SecretString", "")).encode(), place))
+        stages = [CURRENT, AT_ONCE] if rotation.at_once else [CURRENT]
+        token = _token([rotation.expected, *sorted(ids)])
+        return self._put(self._value(fields, material), token=token, stages=stages)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._session.close()
+
+    def _check(self, labels: Mapping[str, list[str]], rotation: Rotation) -> None:
+        for id_, stages in labels.items():
+            if PENDING in stages and not {CURRENT, PREVIOUS}.intersection(stages):
+                message = (
+                    f"{self._thing} has a rotation under way already (AWSPENDING, version {id_}); let it "
+                    "end, or remove the label"
+                )
+                raise AgentError(message)
+            if CURRENT in stages and id_ != rotation.expected:
+                message = f"{self._thing} has another current version by now, {id_}; nothing was written"
+                raise ChangedError(message)
+
+    def _create(self, material: Material) -> str:
+        if self._source.secret.startswith("arn:"):
+            message = (
+                f"keys.{self._key.name}.secret: is an ARN, and AWS chooses those when it makes a secret; "
+                "give a name to make one"
+            )
+            raise ConfigError(message)
+        try:
+            answer = self._session.call(
+                "CreateSecret", self._thing, {"Name": self._source.secret, **self._value({}, material)}
+            )
+        except TakenError as error:
+            message = f"{self._thing} was made by somebody else meanwhile; nothing was written"
+            raise ExistsError(message) from error
+        return str(answer["VersionId"])
+
+    def _put(self, value: Mapping[str, object], *, token: str, stages: list[str]) -> str:
+        try:
+            answer = self._ask("PutSecretValue", ClientRequestToken=token, VersionStages=stages, **value)
+        except TakenError as error:
+            message = (
+                f"{self._thing} was given another version by somebody else meanwhile; nothing was written"
+            )
+            raise ChangedError(message) from error
+        return str(answer["VersionId"])
+
+    def _version_ids(self) -> list[str] | None:
+        """Return the ids of all versions, also those without a label; ``None`` if there is no such secret."""
+        ids: list[str] = []
+        page: dict[str, object] = {"IncludeDeprecated": True, "MaxResults": 100}
+        try:
+            while True:
+                answer = self._ask("ListSecretVersionIds", **page)
+                ids += [version["VersionId"] for version in answer.get("Versions", ())]
+                if "NextToken" not in answer:
+                    return ids
+                page["NextToken"] = answer["NextToken"]
+        except MissingError:
+            return None
+
+    def _value(self, fields: Mapping[str, object], material: Material) -> Mapping[str, object]:
+        if self._source.field is not None:
+            return {"SecretString": json.dumps({**fields, self._source.field: material.text})}
+        return {"SecretBinary": material.raw} if material.binary else {"SecretString": material.text}
+
+    def _ask(self, operation: str, **parameters: object) -> Mapping[str, Any]:
+        return self._session.call(operation, self._thing, {"SecretId": self._source.secret, **parameters})
+
+
+def _token(ids: list[str]) -> str:
+    """Return the id of the version that is to follow ``ids``."""
+    return str(uuid.uuid5(_VERSION_IDS, " ".join(ids)))

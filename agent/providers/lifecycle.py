@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port through which a key is made and rotated, at the stores that can.
+
+Rules:
+
+- ``create`` never overwrites: of two at once one makes the key, the other gets ``ExistsError``.
+- ``rotate`` is a compare-and-set on the newest version's id: of two at once one makes a version, the other
+  gets ``ChangedError``. It replaces the configured field and nothing else.
+- What replicas must know of a version, it carries itself or stands where their next refresh reads it anyway.
+- A store that is full drops its oldest version only when told to.
+- The public functions ``create`` and ``rotate`` let nothing but ``AgentError`` out. After one that is
+  unavailable nobody knows whether the store did it; asking the store tells.
+
+Not here: reading a key (agent.providers.base), and deciding that it is to be made or rotated.
+"""
+
+import secrets
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from agent.errors import AgentError, UnavailableError
+from agent.settings import KeySettings
+from keyferry.material import Material
+
+DEFAULT_LENGTH_BYTES: Final = 32
+
+
+class ExistsError(AgentError):
+    """There is a key already, or the remains of one; nothing was written."""
+
+
+class ChangedError(AgentError):
+    """The newest version is another one than expected; nothing was written."""
+
+
+class FullError(AgentError):
+    """Another version would push the oldest one out; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation expects and wants.
+
+    ``expected`` is the id of the newest version. ``at_once``: the new version activates when it was created,
+    by the store's clock, on every replica that sees it. ``drop_oldest``: a full store may forget its oldest.
+    """
+
+    expected: str
+    at_once: bool = False
+    drop_oldest: bool = False
+
+
+class Keeper(Protocol):
+    """One key at one key store, by the hand of somebody who may write there."""
+
+    def create(self, material: Material) -> str:
+        """Make the key with ``material`` as its first version, and return that version's id."""
+
+    def rotate(self, material: Material, rotation: Rotation) -> str:
+        """Make ``material`` the newest version, and return its id."""
+
+    def close(self) -> None:
+        """Let connections go. Never fails, never blocks."""
+
+
+def create(keeper: Keeper, material: Material) -> str:
+    """Make the key and return its version's id; raises ``ExistsError``, ``RefreshError``, ``ConfigError``."""
+    with _only_agent_errors():
+        return keeper.create(material)
+
+
+def rotate(keeper: Keeper, material: Material, rotation: Rotation) -> str:
+    """Make a new version and return its id; raises ``ChangedError`` and ``FullError`` as well."""
+    with _only_agent_errors():
+        return keeper.rotate(material, rotation)
+
+
+def new_material(key: KeySettings) -> Material:
+    """Return a new random key as the encoding and length of ``key`` want it; 32 bytes where no length is set.
+
+    Texts are base64url without padding (RFC 4648 section 5); ``length`` counts the characters of
+    ``encoding: text`` and the decoded bytes of all others.
+    """
+    size = key.length or DEFAULT_LENGTH_BYTES
+    match key.encoding:
+        case "binary":
+            return Material(secrets.token_bytes(size), binary=True)
+        case "hex":
+            return Material(secrets.token_hex(size).encode())
+        case "base64":
+            return Material(b64encode(secrets.token_bytes(size)))
+        case "base64url":
+            return Material(secrets.token_urlsafe(size).encode())
+        case "text":
+            return Material(secrets.token_urlsafe(size)[: key.length].encode())
+
+
+@contextmanager
+def _only_agent_errors() -> Iterator[None]:
+    try:
+        yield
+    except AgentError:
+        raise
+    except Exception as error:
+        # Only its type: its text may hold an answer's body or the value itself.
+        reason = f"unexpected {type(error).__module__}.{type(error).__qualname__} in the provider"
+        raise UnavailableError(reason) from error
