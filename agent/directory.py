@@ -197,13 +197,12 @@ class Directory:
 def seal(descriptor: int, *, mode: int, group: int | None) -> None:
     """Give what ``descriptor`` holds its group (``None``: leave it) and then its mode.
 
-    In this order: a change of group clears setgid. The umask has no say. What is right already is not
-    touched, since even a change to the same mode wakes up those who watch the directory above.
+    In this order: setgid is only granted to a member of the group. The umask has no say. What is right
+    already is not touched, since even a change to the same mode wakes up those who watch the directory above.
     """
     info = os.fstat(descriptor)
     if group not in (None, info.st_gid):
         os.fchown(descriptor, -1, group)
-        info = os.fstat(descriptor)
     if stat.S_IMODE(info.st_mode) != mode:
         os.fchmod(descriptor, mode)
 

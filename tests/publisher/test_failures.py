@@ -101,6 +101,48 @@ def test_every_system_call_fails_once(tmp_path: Path, before: Keys | None, after
         publisher.close()
 
 
+def test_every_system_call_of_a_start_fails_once(tmp_path: Path) -> None:
+    """It takes the generation over, does without it, or fails with a sentence; the app keeps what it has."""
+
+    def staged(root: Path) -> Callable[[], Callable[[], str]]:
+        root.mkdir()
+        publisher = publisher_on(root)
+        publisher.open(BOOT)
+        for keys in (NEW, OLD):
+            publisher.publish(keys, now=NOW, boot=BOOT)
+        publisher.write_status(b"{}")
+        publisher.close()
+
+        def start() -> str:
+            agent = publisher_on(root)
+            try:
+                adopted = agent.open(BOOT) is not None
+            except VolumeError as error:
+                return str(error)
+            os.getppid()
+            agent.retire(BOOT + RETIRE_AFTER_SECONDS)
+            return "adopted" if adopted else "not adopted"
+
+        return lambda: start
+
+    results = set()
+    for number, call in enumerate(traced(staged(tmp_path / "whole")).calls):
+        root = tmp_path / str(number)
+        result = traced(staged(root), f"{call.name}:error=EIO:when={call.number}").result
+        assert result is not None
+        results.add(result.replace(str(root), "VOLUME"))
+        assert shown(root) == OLD, f"{call}: {result}"
+    assert results == {
+        "adopted",
+        "not adopted",
+        "volume.path: VOLUME cannot be opened (Input/output error)",
+        (
+            "volume.path: VOLUME/..lock cannot be opened for writing (Input/output error); "
+            "remove what is there, or give the agent a writable volume of its own"
+        ),
+    }
+
+
 def test_a_kernel_that_takes_a_few_bytes_at_a_time(
     root: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Memory, signals and the marks below: they touch no volume, and their number is the allocator's business.
+# They touch no volume, cannot fail, or are as many as the allocator likes.
 _IRRELEVANT = re.compile(
-    r"mmap|munmap|mremap|madvise|mprotect|brk|rt_sig.*|kill|tgkill|restart_syscall|futex|getppid|exit_group"
+    r"mmap|munmap|mremap|madvise|mprotect|brk|rt_sig.*|kill|tgkill|restart_syscall|futex|exit_group|get(e?[ug]id|p?pid)"
 )
 _PR_SET_PTRACER = 0x59616D61
 
