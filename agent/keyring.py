@@ -11,11 +11,12 @@ Rules (docs/adr/0002-activation-basis.md tells why):
   that is later: never earlier than its publication plus the delay. A replica that holds nothing yet has only
   the creation time to go by. The first version ever activates at once.
 - A held ``activates_at`` is kept; only a source that states an earlier one moves it. So an active version
-  never becomes pre-active again, and a rollback to a published version takes effect at once.
+  never becomes pre-active again, and a rollback takes effect at once.
 - A version that is deleted at the provider decrypts only (or leaves, with ``drop_missing``). One that cannot
   be used for another reason stays as it was held, or is skipped if it is new.
-- What was deleted, or fell out of ``keep_versions``, is staged like a new version when it comes back, and so
-  is a version that its store had made but not released when it is released.
+- What was deleted is staged like a new version when it comes back, and so is a version that its store had
+  made but not released when it is released. So is a rollback if ``keep_versions`` is a number: others may
+  have dropped what it brings back.
 - A known id with another value is a conflict, and so is another source. Nothing of it is merged.
 - A store without history does not delete what it no longer shows: the held versions stay. One whose time has
   not come by then never activates, since other replicas may have missed it.
@@ -92,9 +93,13 @@ def merge(held: Keyring | None, offer: Offer, *, key: KeySettings, rules: Rules,
         if id_ == active.id or (isinstance(error, UnavailableError) and id_ not in before)
     ]
     failure = _worst(failures) if failures else None
-    if failure and not _has_come(active, now):
-        # The version that the fleet uses may be the one that could not be had.
-        raise failure
+    if not _has_come(active, now):
+        if failure:
+            # The version that the fleet uses may be the one that could not be had.
+            raise failure
+        # None is due, so this one must serve. From now on it does: a rollback must not bring in another.
+        serving = replace(active, activates_at=to_millis(now))
+        versions = tuple(serving if version is active else version for version in versions)
     keyring = Keyring(key.provider, key.source_digest, key.encoding, key.length, versions)
     skipped = tuple(Skipped(id_, error.outcome, error.reason) for id_, error in problems.items())
     return Merged(keyring, skipped, failure)
@@ -103,11 +108,13 @@ def merge(held: Keyring | None, offer: Offer, *, key: KeySettings, rules: Rules,
 def pruned(keyring: Keyring, rules: Rules, now: float) -> Keyring:
     """Return the keyring as it is published: with ``keep_versions`` counted back from the active one.
 
-    It is counted as of a delay ago, and nothing goes that was not yet due then: neighbours may go on to a
-    version, or back from it, that much later than this replica.
+    It is counted as of two delays ago, and nothing goes that was not yet due then: that much later may a
+    neighbour see a rollback, and stage it, which this replica took at once.
     """
-    then = now - rules.activation_delay
-    first = _first_kept(keyring.versions, rules.keep_versions, then)
+    if rules.keep_versions is None or not keyring.versions:
+        return keyring
+    then = now - 2 * rules.activation_delay
+    first = max(0, active_index(keyring.versions, then) + 1 - rules.keep_versions)
     young = (version for version in keyring.versions[:first] if (version.activates_at or then) > then)
     return replace(keyring, versions=(*young, *keyring.versions[first:]))
 
@@ -139,11 +146,13 @@ def _before(
 
 
 def _returning(held: Sequence[Version], offer: Offer, rules: Rules, now: float) -> set[str]:
-    """Return the ids that a rollback brings back from beyond ``keep_versions``: others may have lost them."""
-    fallen = {version.id for version in held[: _first_kept(held, rules.keep_versions, now)]}
+    """Return the ids that a rollback brings back from where ``keep_versions`` lets others drop them."""
+    if rules.keep_versions is None:
+        return set()
+    active = active_index(held, now)
     ids = [offered.id for offered in offer.versions]
-    active = held[active_index(held, now)].id
-    return fallen.intersection(ids[ids.index(active) :] if active in ids else ids)
+    behind = ids[ids.index(held[active].id) :] if held[active].id in ids else ids
+    return {version.id for version in held[:active]}.intersection(behind)
 
 
 def _check_fits(version: Version, key: KeySettings) -> None:
@@ -224,12 +233,6 @@ def _never(version: Version) -> Version:
 
 def _has_come(version: Version, now: float) -> bool:
     return version.activates_at is not None and version.activates_at <= now
-
-
-def _first_kept(versions: Sequence[Version], keep_versions: int | None, now: float) -> int:
-    if keep_versions is None or not versions:
-        return 0
-    return max(0, active_index(versions, now) + 1 - keep_versions)
 
 
 def _worst(errors: Iterable[RefreshError]) -> RefreshError:

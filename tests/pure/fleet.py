@@ -284,9 +284,11 @@ class Fleet:
 
     def _encrypt(self, active: str) -> None:
         now = {replica.active for replica in self.replicas if replica.active}
-        self._used = self._used | {active} if self._old_records else now
-        for replica in self.replicas:
-            self._check_view(replica)
+        before = self._used
+        self._used = before | {active} if self._old_records else now
+        if not self._used <= before:
+            for replica in self.replicas:
+                self._check_view(replica)
 
     def _check_view(self, replica: Replica) -> None:
         view = replica.view

@@ -299,7 +299,7 @@ def pruned_at_once(patch: pytest.MonkeyPatch) -> None:
     rule = keyring.pruned
 
     def pruned(ring: Keyring, rules: keyring.Rules, now: float) -> Keyring:
-        return rule(ring, rules, now + rules.activation_delay)
+        return rule(ring, rules, now + 2 * rules.activation_delay)
 
     in_keyring("pruned", pruned)(patch)
 
@@ -351,10 +351,10 @@ CLAUSES = {
         rotated_twice, "3", without_what_is_held, "a runs backwards, 2 to 1"
     ),
     "the order is the provider's": Clause(store_clock_steps_back, "2", sorted_by_time, ""),
-    "a superseded version stays for a delay": Clause(
+    "a superseded version stays for a while": Clause(
         rotated_with_one_version_kept, "2", pruned_at_once, "b cannot decrypt ['1']"
     ),
-    "a rollback beyond what is kept is staged": Clause(
+    "a rollback is staged where versions are dropped": Clause(
         rolled_back_with_one_version_kept,
         "2",
         in_keyring("_returning", lambda *_: set()),

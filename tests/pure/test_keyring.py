@@ -97,7 +97,7 @@ MERGED = {
         None, [show("1", NOW + 50, first=True)], [("1", NOW)], "1"
     ),
     "the only one that is shown is staged unless it is the first, and used since there is no other": Row(
-        None, [show("3", NOW - 5)], [("3", NOW - 5 + DELAY)], "3"
+        None, [show("3", NOW - 5)], [("3", NOW)], "3"
     ),
     "a fresh pod inside the window waits as long as its neighbours": Row(
         None,
@@ -156,17 +156,17 @@ MERGED = {
     ),
     "a rollback": Row(HELD_2, [show("2"), show("1")], [("2", OLD + DELAY), ("1", OLD)], "1"),
     "a rollback inside the window": Row(PENDING, [show("2"), show("1")], [("2", NOW + 500), ("1", OLD)], "1"),
-    "a rollback beyond keep_versions is staged, first or not": Row(
+    "a rollback with keep_versions is staged, first or not": Row(
         HELD_2,
         [show("2"), show("1", first=True)],
         [("2", OLD + DELAY), ("1", NOW + DELAY)],
         "2",
         rules=KEEP_1,
     ),
-    "a rollback beyond keep_versions, with the active one gone": Row(
-        HELD_2, [show("1")], [("2", None), ("1", NOW + DELAY)], "1", rules=KEEP_1
+    "a rollback with keep_versions, the active one gone": Row(
+        HELD_2, [show("1")], [("2", None), ("1", NOW)], "1", rules=KEEP_1
     ),
-    "a version before the kept ones is no rollback": Row(
+    "a version that keeps its place is no rollback": Row(
         HELD_2, [show("1"), show("2")], [("1", OLD), ("2", OLD + DELAY)], "2", rules=KEEP_1
     ),
     "rapid rotations": Row(
@@ -181,7 +181,7 @@ MERGED = {
     "the active version was deleted inside the window: what is left must serve": Row(
         PENDING,
         [show("1", material=DELETED), show("2")],
-        [("1", None), ("2", NOW + 500)],
+        [("1", None), ("2", NOW)],
         "2",
         (("1", "missing"),),
     ),
@@ -451,8 +451,8 @@ KEPT = {
         [("1", OLD), ("2", OLD + 1), ("3", NOW + 1), ("4", NOW + 2)],
         ["2", "3", "4"],
     ),
-    "what was active less than a delay ago": (1, [("1", OLD), ("2", NOW - DELAY + 1)], ["1", "2"]),
-    "not what was active before that": (1, [("1", OLD), ("2", NOW - DELAY)], ["2"]),
+    "what was active less than two delays ago": (1, [("1", OLD), ("2", NOW - 2 * DELAY + 1)], ["1", "2"]),
+    "not what was active before that": (1, [("1", OLD), ("2", NOW - 2 * DELAY)], ["2"]),
     "what became due and was rolled back from": (
         1,
         [("2", NOW - 9), ("3", NOW + 9), ("1", OLD)],
