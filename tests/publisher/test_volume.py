@@ -88,6 +88,10 @@ def inspected(namespace: Namespace, path: Path, **settings: object) -> Inspectio
             NODE_HAS_NO_SWAP + TMPFS + "mount --bind volume volume", {}, CLEAN, id="all of it, bound again",
         ),
         pytest.param(
+            NODE_HAS_NO_SWAP + TMPFS + "mkdir -m 770 volume/part; mount --bind volume/part volume",
+            {}, warned(PART), id="a part of it bound over it",
+        ),
+        pytest.param(
             NODE_HAS_NO_SWAP + TMPFS + "mount -t tmpfs -o mode=770 over volume", {}, CLEAN, id="mounted over"
         ),
         pytest.param(
