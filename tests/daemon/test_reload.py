@@ -32,7 +32,7 @@ def test_added_and_removed_key(running: AgentProcess, key: str) -> None:
     running.wait_for("key.removed", key="master", audit=True)
     assert running.plain() is None
     assert running.plain("second") == second
-    assert list(running.status().keys) == ["second"]
+    eventually(lambda: list(running.status().keys) == ["second"])
 
 
 def test_log_level(running: AgentProcess) -> None:
