@@ -67,10 +67,8 @@ class GoogleLogin:
         """Get a new token with credentials read anew."""
         found = self._read()
         with requests.Session() as session:
-            if self._ca_file is not None:
-                session.verify = str(self._ca_file)
             try:
-                found.refresh(_Bounded(session, self._deadline))
+                found.refresh(_Bounded(session, self._deadline, self._ca_file))
             except (exceptions.GoogleAuthError, ValueError):
                 # `from None`: the library's texts hold answers' bodies.
                 message = f"Google gives no token for {self}; {self._advice()}"
@@ -116,14 +114,17 @@ class GoogleLogin:
 class _Bounded:
     """Makes the library's requests, each once and by the deadline, and raises what is no answer."""
 
-    def __init__(self, session: requests.Session, deadline: float) -> None:
+    def __init__(self, session: requests.Session, deadline: float, ca_file: Path | None) -> None:
         self._request = Request(session)
         self._deadline = deadline
+        # For each request and not for the session, whose own is overruled by REQUESTS_CA_BUNDLE.
+        self._verify = True if ca_file is None else str(ca_file)
 
     def __call__(self, url: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the library's signature
         kwargs["timeout"] = max(self._deadline - time.monotonic(), 0.001)
         try:
-            response = self._request(url, *args, **kwargs)
+            # A redirect would carry a credential to a place that nobody configured.
+            response = self._request(url, *args, **kwargs, verify=self._verify, allow_redirects=False)
         except exceptions.TransportError:
             message = "the login at Google got no answer; check the network policy, the proxy and ca_file"
             raise UnavailableError(message) from None

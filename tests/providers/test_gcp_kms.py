@@ -3,6 +3,7 @@
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from tests.providers.drivers import key, new_value
 from tests.providers.wrapped_drivers import GcpKmsDriver, binding
 from tests.servers import gcp_kms
 from tests.servers.gcp_kms import State
+from tests.servers.google_identity import GoogleIdentity
+from tests.servers.scripted import Response
 
 ROOT = Path(__file__).parents[2]
 Store = GcpKmsDriver
@@ -285,6 +288,36 @@ def test_a_login_that_cannot_be_renewed_yet(store: Store, federated: GcpKmsSourc
     assert results(provider) == [value]
     store.identity.status = 503
     assert results(provider) == [value]
+
+
+def test_a_login_behind_a_private_authority(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ca_file`` holds for the login too, whatever the environment says about certificates."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ROOT / "agent.yaml"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    store.ca.issue_cert("127.0.0.1").configure_cert(context)
+    value = new_value()
+    store.put(value)
+    with GoogleIdentity(context) as identity:
+        (tmp_path / "subject").write_text(identity.subject_token)
+        store.credentials_file.write_text(json.dumps(identity.federation(str(tmp_path / "subject"))))
+        store.identity.tokens = identity.tokens
+        assert results(store.provider()) == [value]
+        error = failure(opened(store, replace(store.source(), ca_file=None)))
+        assert type(error) is UnavailableError
+
+
+def test_a_login_that_is_sent_elsewhere(store: Store, federated: GcpKmsSource) -> None:
+    """The subject token goes to the configured address and nowhere else."""
+    store.put(new_value())
+    elsewhere = Response(307, headers={"Location": f"{store.identity.address}/v1/token?elsewhere"})
+    store.identity.answer = lambda request: elsewhere
+    assert failure(opened(store, federated)).reason == (
+        f"Google gives no token for credentials_file {store.credentials_file}; check the federation's "
+        "audience and conditions, and the age of its subject token"
+    )
+    assert len(store.identity.requests) == 1
 
 
 @pytest.mark.parametrize(

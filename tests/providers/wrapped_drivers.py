@@ -167,11 +167,11 @@ class GcpKmsDriver(WrappedDriver):
 
     def __init__(self, stack: ExitStack, directory: Path, bao: Callable[[], OpenBao]) -> None:
         super().__init__(stack, directory, bao)
-        ca = trustme.CA()
+        self.ca = trustme.CA()
         self.ca_file = directory / "ca.pem"
-        ca.cert_pem.write_to_path(str(self.ca_file))
+        self.ca.cert_pem.write_to_path(str(self.ca_file))
         self.identity = stack.enter_context(GoogleIdentity())
-        self.kms = stack.enter_context(CloudKms(ca, self.identity.accepts))
+        self.kms = stack.enter_context(CloudKms(self.ca, self.identity.accepts))
         self.kms.create_key(self.key_name)
         self.proxy = stack.enter_context(TcpProxy(self.kms.port))
         self.credentials_file = directory / "google.json"

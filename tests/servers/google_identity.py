@@ -3,6 +3,7 @@
 
 import json
 import secrets
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,8 +22,9 @@ _METADATA = "/computeMetadata/v1/instance/service-accounts/"
 class GoogleIdentity(ScriptedServer):
     """Judges tokens (``accepts``), and gives them to who shows a good ``subject_token`` or is the machine."""
 
-    def __init__(self) -> None:
-        super().__init__(self._answer)
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """Start without tokens; ``tls`` makes it https."""
+        super().__init__(self._answer, tls)
         self.tokens: set[str] = set()
         self.subject_token = secrets.token_urlsafe(32)
         self.lifetime_seconds = 3600
