@@ -18,7 +18,6 @@ from keyferry.layout import (
     next_activation,
     parse,
     serialize,
-    state,
     states,
 )
 from keyferry.material import Material
@@ -64,7 +63,6 @@ def test_states() -> None:
     """A deleted version is never called pre-active, wherever it stands."""
     expected: tuple[State, ...] = ("deactivated", "active", "deactivated", "pre-active")
     assert states(ring(0, 50, NEVER, 150), now=100) == expected
-    assert [state(index, 1) for index in range(3)] == ["deactivated", "active", "pre-active"]
 
 
 activation_lists = st.lists(st.none() | st.floats(0, 100), min_size=1, max_size=6).filter(

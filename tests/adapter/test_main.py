@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from keyferry.__main__ import describe, main
+from keyferry.__main__ import main
 from keyferry.reader import read_volume
+from keyferry.report import describe
 from tests.adapter.volume import Volume, keyring, moment, status, version, withdrawn
 
 

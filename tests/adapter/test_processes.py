@@ -142,6 +142,9 @@ def test_callbacks_registered_before_the_fork_work_in_the_workers(volume: Volume
         def worker():
             print("ready", flush=True)
             eventually(lambda: heard == ["2"])
+            # No thread of watchdog's: the parent's inotify descriptor and locks are no good here.
+            names = [thread.name for thread in threading.enumerate()]
+            assert names == ["MainThread", "keyferry-watch-master"]
             keys.close()
         assert in_child(lambda: in_child(worker) or sys.exit("grandchild"))
         eventually(lambda: heard == ["2"])

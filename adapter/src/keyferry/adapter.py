@@ -183,11 +183,10 @@ class FileAdapter:
 
     def _look(self, *, force: bool = False) -> View:
         """Look at the volume and return a view whose key may be used; raise if there is none."""
-        seen = self._view
         # A thread that has a key does not wait for the one that is looking: nobody pays for another's look.
-        if self._lock.acquire(blocking=force or seen.snapshot.withdrawn is not None):
+        if self._lock.acquire(blocking=force or self._view.snapshot.withdrawn is not None):
             try:
-                problem = self._refresh() if force or self._view is seen else self._problem
+                problem = self._refresh()
                 news = problem != self._problem
                 self._problem = problem
             finally:

@@ -91,20 +91,19 @@ def active_index(versions: Sequence[Version], now: float) -> int:
     return fallback
 
 
-def state(index: int, active: int) -> State:
-    """Return the NIST SP 800-57 state of the version at ``index`` when the one at ``active`` is active."""
-    if index == active:
-        return "active"
-    return "pre-active" if index > active else "deactivated"
-
-
 def states(versions: Sequence[Version], now: float) -> tuple[State, ...]:
-    """Return each version's state at ``now``; one that never activates is deactivated wherever it stands."""
+    """Return each version's NIST SP 800-57 state at ``now``.
+
+    One that never activates is deactivated, wherever it stands.
+    """
     active = active_index(versions, now)
-    return tuple(
-        "deactivated" if version.activates_at is None else state(index, active)
-        for index, version in enumerate(versions)
-    )
+
+    def state(index: int, version: Version) -> State:
+        if index == active:
+            return "active"
+        return "pre-active" if index > active and version.activates_at is not None else "deactivated"
+
+    return tuple(state(index, version) for index, version in enumerate(versions))
 
 
 def next_activation(versions: Sequence[Version], now: float) -> float | None:

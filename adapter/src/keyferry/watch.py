@@ -106,7 +106,7 @@ class Watch:
 
 def _differ(snapshot: Snapshot, seen: Snapshot | None) -> bool:
     # Another generation alone is no change: it may be another key's.
-    return seen is None or snapshot.versions != seen.versions or snapshot.withdrawn != seen.withdrawn
+    return seen is None or snapshot.versions != seen.versions
 
 
 def _call(callback: Callback, snapshot: Snapshot) -> None:
