@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``keyferry-agent run | once | check | refresh | status``.
+"""The command line: ``keyferry-agent run | once | check | refresh | status | plan | bootstrap | rotate``.
 
 Exit codes: 0 ok, 1 failed, 2 bad configuration or usage, 3 not ready in time. Errors go to standard error,
 one sentence a line; standard output holds only what was asked for, as JSON with ``--json``.
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.FAILED
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one a command
     # Each command is imported when chosen: the start-up of `run` must not pay for the others.
     match options.command:
         case "run" | "once":
@@ -57,6 +57,25 @@ def _run(options: argparse.Namespace) -> int:
             from agent.commands import refresh
 
             return refresh.refresh(options.config, options.dir, timeout=options.timeout, as_json=options.json)
+        case "plan":
+            from agent.commands import plan
+
+            return plan.plan(options.config, pods=options.pods, as_json=options.json)
+        case "bootstrap":
+            from agent.commands import bootstrap
+
+            return bootstrap.bootstrap(options.config, options.key, make=options.create, as_json=options.json)
+        case "rotate":
+            from agent.commands import rotate
+
+            wanted = rotate.Options(
+                at_once=options.activate is not None,
+                drop_oldest=options.drop_oldest,
+                wait=options.wait,
+                timeout=options.timeout,
+                as_json=options.json,
+            )
+            return rotate.rotate(options.config, options.dir, options.key, wanted)
         case _:
             from agent.commands import status
 
@@ -108,7 +127,42 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument(
         "--interval", type=float, default=1.0, metavar="SECONDS", help="of --watch (default: 1)"
     )
+    plan = commands.add_parser(
+        "plan", parents=[config, json], help="tell calls, costs, times and the policies that are needed"
+    )
+    plan.add_argument("--pods", type=_count, default=1, metavar="N", help="how many pods (default: 1)")
+    key = argparse.ArgumentParser(add_help=False)
+    key.add_argument("--key", metavar="NAME", help="the key (default: all, or the only one)")
+    bootstrap = commands.add_parser(
+        "bootstrap", parents=[config, key, json], help="verify that every key is there, or make it"
+    )
+    bootstrap.add_argument(
+        "--create", action="store_true", help="make what is missing; nothing is ever overwritten"
+    )
+    rotate = commands.add_parser(
+        "rotate", parents=[config, volume, key, json], help="make a new version of a key"
+    )
+    rotate.add_argument(
+        "--activate", choices=["now"], help="use it as soon as it is seen, instead of after the delay"
+    )
+    rotate.add_argument(
+        "--drop-oldest", action="store_true", help="even if the store destroys its oldest version for it"
+    )
+    rotate.add_argument("--wait", action="store_true", help="follow it until it is active on the volume")
+    rotate.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="of --wait (default: what a healthy agent needs at most)",
+    )
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        message = f"{text!r} is not a number of at least 1"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
 
 
 def _complain(error: AgentError) -> None:

@@ -7,7 +7,7 @@ Rules:
   were ever released, so that moving the label back moves the older version to the end.
 - AWSPENDING is shown at once, at the end, so that every replica has it before it is promoted; it is not used
   before that. One without a value yet is not shown.
-- A label of ours says that a version activates when it was created (docs/adr/0004-activation-at-once.md).
+- A label of ours says that a version activates when it was created (docs/adr/0008-activation-at-once.md).
 - DescribeSecret is the probe: the versions are listed again only when it shows a change. It tells nothing of
   versions without a label; only ListSecretVersionIds does.
 - Where the policy forbids the list, the labelled versions are all there is; where it forbids the probe, the

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the key store shows of a key when a command asks, judged as the agent would judge it."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+from agent import keyring
+from agent.clock import moment
+from agent.errors import ConfigError, MissingError
+from agent.offer import UNRELEASED, Offer, Offered
+from agent.providers import open_provider
+from agent.providers.base import fetch
+from agent.settings import KeySettings, Settings
+from keyferry.layout import Version, active_index
+
+__all__ = ["Look", "active", "chosen", "look", "newest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One fetch without anything known; ``milliseconds`` with connection and login."""
+
+    offer: Offer
+    milliseconds: float
+
+
+def look(key: KeySettings, settings: Settings) -> Look:
+    """Ask the store of ``key``; raises ``RefreshError``, and ``ConfigError`` without its SDK."""
+    begun = perf_counter()
+    provider = open_provider(key, timeout=settings.refresh.timeout)
+    try:
+        offer = fetch(provider, {})
+    finally:
+        provider.close()
+    return Look(offer, round((perf_counter() - begun) * 1000, 1))
+
+
+def active(offer: Offer, key: KeySettings, settings: Settings) -> Version:
+    """Return the version that a new pod would use; raises ``RefreshError`` if it could use none."""
+    now = moment().now
+    rules = keyring.Rules(activation_delay=settings.rotation.activation_delay)
+    versions = keyring.merge(None, offer, key=key, rules=rules, now=now).keyring.versions
+    return versions[active_index(versions, now)]
+
+
+def newest(offer: Offer, key: KeySettings) -> tuple[Offered, Version | None]:
+    """Return the store's newest version, and what the agent makes of it: nothing if its value was deleted.
+
+    Raises ``RefreshError`` where it is there and cannot be used: then the configuration does not fit it.
+    """
+    released = [version for version in offer.versions if version.activates_at != UNRELEASED]
+    if not released:
+        message = f"the store shows no version of key {key.name!r} that was released"
+        raise MissingError(message)
+    last = released[-1]
+    try:
+        rules = keyring.Rules(activation_delay=0)
+        alone = Offer((last,), unstaged=offer.unstaged)
+        merged = keyring.merge(None, alone, key=key, rules=rules, now=moment().now)
+    except MissingError:
+        return last, None
+    return last, merged.keyring.versions[-1]
+
+
+def chosen(settings: Settings, name: str | None) -> list[KeySettings]:
+    """Return the key called ``name``, or all; raises ``ConfigError`` if there is none such."""
+    if name is None:
+        return list(settings.keys.values())
+    if name not in settings.keys:
+        message = f"--key {name}: there is no such key; allowed: {', '.join(settings.keys)}"
+        raise ConfigError(message)
+    return [settings.keys[name]]

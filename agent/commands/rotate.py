@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rotate``: give a key a new version, which the agents hand out before the apps use it.
+
+Rules:
+
+- A compare-and-set on the newest version: of two at once one rotates, the other is told so and changes
+  nothing. Only the configured field is replaced; earlier versions stay.
+- A newest version that the configuration does not fit is not rotated: the mistake would get another field.
+- The new version is read back as the agent would read it. The key itself is never shown.
+- ``--wait`` only looks at the volume: what it reports has happened there.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from agent import schedule
+from agent.clock import moment
+from agent.commands.following import Follower
+from agent.commands.hardening import harden
+from agent.commands.look import chosen, look, newest
+from agent.errors import AgentError, ConfigError, RefreshError
+from agent.exits import Exit
+from agent.loading import load
+from agent.providers import lifecycle, open_keeper
+from agent.providers.lifecycle import Rotation, new_material
+from agent.settings import KeySettings, Settings
+from keyferry.times import format_time
+
+# On top of bound and delay, for the publication itself.
+_MARGIN_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to rotate. ``timeout`` is seconds for ``wait``, ``None`` for what a healthy agent needs."""
+
+    at_once: bool = False
+    drop_oldest: bool = False
+    wait: bool = False
+    timeout: float | None = None
+    as_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What was done. The new version activates between the two times, replica by replica."""
+
+    key: str
+    provider: str
+    replaced: str
+    version: str
+    fingerprint: str
+    unstaged: str | None
+    activates_after: str
+    activates_before: str
+    active_here: bool | None = None
+
+
+def rotate(config: Path | None, directory: Path | None, name: str | None, options: Options) -> int:
+    """Rotate one key; return 0, or 3 if it was to be followed and is not active in time."""
+    harden()
+    settings = load(config, os.environ).settings
+    keys = chosen(settings, name)
+    if len(keys) > 1:
+        message = f"--key: is needed, since there are several keys; allowed: {', '.join(settings.keys)}"
+        raise ConfigError(message)
+    key = keys[0]
+    # Before anything is done: what cannot be followed is not begun.
+    follower = Follower(directory or settings.volume.path, key.name) if options.wait else None
+    begun = moment()
+    rotated = _rotate(key, settings, options)
+    if not options.as_json:
+        print("\n".join(_lines(rotated, at_once=options.at_once)), flush=True)
+    code = Exit.OK
+    if follower is not None:
+        timeout = _patience(key, settings, options) if options.timeout is None else options.timeout
+        active_here = follower.follow(rotated.version, until_boot=begun.boot + timeout)
+        rotated = replace(rotated, active_here=active_here)
+        code = Exit.OK if active_here else Exit.NOT_READY
+    if options.as_json:
+        print(json.dumps(asdict(rotated), indent=1))
+    return code
+
+
+def _rotate(key: KeySettings, settings: Settings, options: Options) -> Rotated:
+    keeper = open_keeper(key, timeout=settings.refresh.timeout)
+    try:
+        before, _ = newest(look(key, settings).offer, key)
+        rotation = Rotation(before.id, at_once=options.at_once, drop_oldest=options.drop_oldest)
+        made_at = moment().now
+        version_id = lifecycle.rotate(keeper, new_material(key), rotation)
+    finally:
+        keeper.close()
+    try:
+        seen = look(key, settings).offer
+        offered, version = newest(seen, key)
+    except RefreshError as error:
+        message = f"version {version_id} was made, but cannot be read back: {error.outcome}: {error.reason}"
+        raise AgentError(message) from error
+    if offered.id != version_id or version is None:
+        message = (
+            f"version {version_id} was made, but the store shows {offered.id} as the newest one; check it"
+        )
+        raise AgentError(message)
+    bound = schedule.bound(settings.refresh, settings.rotation, mounted=key.mounted)
+    staged = seen.unstaged is None and not options.at_once
+    delay = settings.rotation.activation_delay if staged else 0.0
+    return Rotated(
+        key.name,
+        key.provider,
+        before.id,
+        version.id,
+        version.fingerprint,
+        seen.unstaged,
+        format_time(made_at + delay),
+        format_time(made_at + delay + bound),
+    )
+
+
+def _patience(key: KeySettings, settings: Settings, options: Options) -> float:
+    bound = schedule.bound(settings.refresh, settings.rotation, mounted=key.mounted)
+    delay = 0.0 if options.at_once else settings.rotation.activation_delay
+    return bound + delay + _MARGIN_SECONDS
+
+
+def _lines(rotated: Rotated, *, at_once: bool) -> list[str]:
+    head = (
+        f"key {rotated.key} ({rotated.provider}): version {rotated.version}, {rotated.fingerprint}, "
+        f"follows version {rotated.replaced}"
+    )
+    unstaged = rotated.unstaged or ("--activate now" if at_once else None)
+    if unstaged is not None:
+        active = f"  active:  where it is seen, on every replica by {rotated.activates_before}"
+        return [head, active, f"  staged:  no: {unstaged}"]
+    return [
+        head,
+        f"  active:  from {rotated.activates_after}, on every replica by {rotated.activates_before}",
+        "  staged:  yes: until then it only decrypts",
+    ]
