@@ -139,6 +139,8 @@ def test_callbacks_registered_before_the_fork_work_in_the_workers(volume: Volume
     script = """
         heard = []
         keys.on_change(lambda snapshot: heard.append(snapshot.active.id))
+        # Until the kernel's watch stands, with watchdog's own threads.
+        eventually(lambda: len(threading.enumerate()) > 4)
         def worker():
             print("ready", flush=True)
             eventually(lambda: heard == ["2"])
