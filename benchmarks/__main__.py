@@ -19,7 +19,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30, help="how often each is measured (default: 30)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument(
-        "--python", type=Path, default=Path(sys.executable), help="interpreter with the agent as it is shipped"
+        "--python",
+        type=Path,
+        default=Path(sys.executable),
+        help="interpreter with the agent as it is shipped",
     )
     options = parser.parse_args()
     figures: dict[str, object] = dict(adapter.report())

@@ -3,11 +3,13 @@
 
 import signal
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import subprocess
 
 _DEADLINE_SECONDS: Final = 20.0
 

@@ -28,7 +28,9 @@ def report(workshop: Workshop, rounds: int) -> dict[str, object]:
     finally:
         stop(process)
     print(f"SIGHUP to new version visible, warm, OpenBao on loopback, {rounds} rotations")
-    print(f"  median {median_ms(delays):.1f} ms, slowest {max(delays) * 1000:.1f} ms (goal: median under 30 ms)")
+    print(
+        f"  median {median_ms(delays):.1f} ms, slowest {max(delays) * 1000:.1f} ms (goal: median under 30 ms)"
+    )
     print("memory of the agent with the vault provider")
     print(f"  resident {resident:.1f} MiB, of which anonymous {anonymous:.1f} MiB (goal: under 40 MiB)")
     return {"sighup_ms": median_ms(delays), "rss_mib": resident, "anonymous_mib": anonymous}
@@ -41,7 +43,8 @@ def _react(workshop: Workshop, volume: Path, pid: int) -> float:
     os.kill(pid, signal.SIGHUP)
     return (
         wait_until(
-            lambda: len(read_volume(str(volume)).generation.keys["master"].versions) > before, "the new version"
+            lambda: len(read_volume(str(volume)).generation.keys["master"].versions) > before,
+            "the new version",
         )
         - begun
     )

@@ -13,7 +13,6 @@ counts is the ratio of their medians in one run.
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 from benchmarks.processes import median_ms, stop, wait_until
@@ -98,7 +97,7 @@ def _bao_agent(workshop: Workshop) -> float:
         )
     )
     begun = time.perf_counter()
-    process = subprocess.Popen(  # noqa: S603 - the package's own binary
+    process = subprocess.Popen(
         [bao_binary(), "agent", "-config", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
@@ -111,7 +110,7 @@ def _script(workshop: Workshop, code: str) -> float:
     target = workshop.volume() / "key"
     arguments = [workshop.bao.address, str(workshop.bao.ca_file), str(workshop.token_file), str(target)]
     begun = time.perf_counter()
-    process = subprocess.Popen([workshop.python, "-c", code, *arguments])  # noqa: S603
+    process = subprocess.Popen([workshop.python, "-c", code, *arguments])
     try:
         return wait_until(target.exists, "the script's key") - begun
     finally:
