@@ -25,14 +25,18 @@ from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.parsers import ResponseParserError
 
-from agent.errors import DeniedError, MalformedError, RefreshError, UnavailableError
+from agent.errors import DeniedError, RefreshError, UnavailableError
 from agent.providers.aws_errors import Refusal, RejectedLoginError, classified
 from agent.sources.aws import AwsSource
 
 # Balancers and NATs forget idle connections without a word, some after a minute. A forgotten one costs a
 # whole timeout, a new one a few milliseconds.
 IDLE_LIMIT_SECONDS: Final = 30.0
+_FOREIGN: Final = "AWS did not answer, something else did; check endpoint and proxies"
 _SESSION_NAME: Final = "keyferry"  # what CloudTrail shows of an assumed role
+
+# What every answer of theirs has: a page that something else answers with is an empty answer to the SDK.
+_MARKS: Final = {"secretsmanager": "ARN", "kms": "KeyId"}
 
 # What goes wrong before AWS is asked for the key: no credentials, or none that can be read.
 _NO_CREDENTIALS: Final = (
@@ -104,10 +108,12 @@ class AwsSession:
         except exceptions.ClientError as error:
             failure = classified(self._refusal(error, operation, thing))
         except (exceptions.BotoCoreError, ResponseParserError, OSError) as error:
-            failure = self._trouble(error, operation, thing)
+            failure = self._trouble(error, operation)
         else:
             self._last_used = time.monotonic()
-            return answer
+            if _MARKS[self._service] in answer:
+                return answer
+            failure = UnavailableError(_FOREIGN)
         if isinstance(failure, RejectedLoginError):
             self._log_out()
         # Not chained: AWS's words, and the SDK's about a file, may quote anything.
@@ -149,7 +155,7 @@ class AwsSession:
             login=login,
         )
 
-    def _trouble(self, error: Exception, operation: str, thing: str) -> RefreshError:
+    def _trouble(self, error: Exception, operation: str) -> RefreshError:
         """Return what a call that brought no answer failed of."""
         kind = type(error).__name__
         match error:
@@ -160,9 +166,7 @@ class AwsSession:
             case exceptions.HTTPClientError() | exceptions.ConnectionError():
                 wrong = f"AWS cannot be reached{_reason(error)}; check region and endpoint"
             case ResponseParserError():
-                wrong = "AWS did not answer, something else did; check endpoint and proxies"
-            case exceptions.ParamValidationError():
-                return MalformedError(f"{thing} cannot be asked for: the SDK takes its name for invalid")
+                wrong = _FOREIGN
             case OSError():
                 return RejectedLoginError(f"cannot read a file with credentials: {error.strerror}")
             case _ if isinstance(error, _NO_CREDENTIALS):

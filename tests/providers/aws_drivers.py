@@ -43,7 +43,7 @@ class Aws:
         self.endpoint = f"http://127.0.0.1:{self.tcp.port}"
         self.administrator = moto.client
         self._credentials_file = directory / "credentials"
-        self._access_key = ""
+        self._access_key = "none yet"
         self.rotate_credentials()
         stack.enter_context(
             only_these_variables(
@@ -70,6 +70,7 @@ class SecretsManagerDriver(Driver):
 
     def __init__(self, stack: ExitStack, directory: Path, moto: Callable[[], Moto]) -> None:
         super().__init__(stack, directory, moto)
+        self.stack = stack
         self.aws = Aws(stack, directory, moto())
         self.name = unique_name("fedha/master-key")
         self.admin = self.aws.administrator("secretsmanager")
@@ -81,8 +82,8 @@ class SecretsManagerDriver(Driver):
         return f"{number:032}"
 
     def source(self, **settings: Any) -> SecretsManagerSource:
-        settings = {"field": "key", **settings}
-        return SecretsManagerSource(secret=self.name, region=REGION, endpoint=self.aws.endpoint, **settings)
+        settings = {"field": "key", "region": REGION, **settings}
+        return SecretsManagerSource(secret=self.name, endpoint=self.aws.endpoint, **settings)
 
     def open(self, timeout: float) -> Provider:
         return open_provider(key(self.source(), "aws-secrets-manager"), timeout=timeout)
@@ -147,6 +148,7 @@ class AwsKmsDriver(WrappedDriver):
 
     def __init__(self, stack: ExitStack, directory: Path, moto: Callable[[], Moto]) -> None:
         super().__init__(stack, directory, moto)
+        self.stack = stack
         self.aws = Aws(stack, directory, moto())
         self.proxy = self.aws.tcp
         self.admin = self.aws.administrator("kms")

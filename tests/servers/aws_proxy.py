@@ -9,8 +9,10 @@ Rules:
 - Errors have AWS's own shape: status 400, ``__type`` and a request id; STS's are XML.
 - DescribeSecret shows only versions with a label. A version's time stays as it was first seen, and has
   milliseconds.
+- Lists come in pages.
 - KMS tells a ciphertext of another key than the one asked for.
-- Calls are counted by operation, with the access key of who called. Keys in ``revoked`` are not accepted.
+- Calls are counted by operation, with the access key of who called and the last answer. Keys in ``revoked``
+  are not accepted.
 - Delays, resets and refusals at the TCP level are tests.servers.tcp_proxy's.
 """
 
@@ -57,6 +59,7 @@ class AwsProxy(ScriptedServer):
         self.calls: Counter[str] = Counter()
         self.callers: list[str] = []
         self.revoked: set[str] = set()
+        self.last_bodies: dict[str, bytes] = {}
         self._upstream = upstream
         self._milliseconds = itertools.count()
         self._times: dict[tuple[str, str], float] = {}
@@ -80,7 +83,8 @@ class AwsProxy(ScriptedServer):
         document = json.loads(answer.body)
         if answer.status >= 400:
             return refusal(_code(operation, request, document["__type"].rpartition("#")[2]))
-        return Response(200, json.dumps(self._mended(operation, document)).encode(), answer.headers)
+        body = self.last_bodies[operation] = json.dumps(self._mended(operation, request, document)).encode()
+        return Response(200, body, answer.headers)
 
     def _forward(self, request: Request) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self._upstream, timeout=30)
@@ -95,7 +99,7 @@ class AwsProxy(ScriptedServer):
         finally:
             connection.close()
 
-    def _mended(self, operation: str, document: dict[str, Any]) -> dict[str, Any]:
+    def _mended(self, operation: str, request: Request, document: dict[str, Any]) -> dict[str, Any]:
         arn = document.get("ARN", "")
         if operation == "DescribeSecret":
             stages = document.get("VersionIdsToStages", {})
@@ -103,6 +107,7 @@ class AwsProxy(ScriptedServer):
         elif operation == "ListSecretVersionIds":
             for version in document["Versions"]:
                 version["CreatedDate"] = self._time(arn, version)
+            _page(document, json.loads(request.body))
         elif operation == "GetSecretValue":
             document["CreatedDate"] = self._time(arn, document)
         return document
@@ -135,6 +140,15 @@ def _code(operation: str, request: Request, code: str) -> str:
     return (
         "IncorrectKeyException" if re.fullmatch(r"[0-9a-f-]{36}", made_by) else "InvalidCiphertextException"
     )
+
+
+def _page(document: dict[str, Any], parameters: Mapping[str, Any]) -> None:
+    start = int(parameters.get("NextToken", 0))
+    end = start + parameters["MaxResults"]
+    del document["NextToken"]
+    if end < len(document["Versions"]):
+        document["NextToken"] = str(end)
+    document["Versions"] = document["Versions"][start:end]
 
 
 def _headers(kind: str) -> dict[str, str]:
