@@ -48,19 +48,24 @@ class SecretsManagerKeeper:
     def create(self, material: Material) -> str:
         """Make the secret, with the field alone in it, or give a secret without a value its first one."""
         self._session.begin()
-        if (ids := self._version_ids()) is None:
+        try:
+            described = self._ask("DescribeSecret")
+        except MissingError:
             return self._create(material)
-        if not ids:
-            return self._put(self._value({}, material), token=_token([]), stages=[CURRENT])
-        message = f"{self._thing} exists, with {len(ids)} versions; nothing was written"
-        raise ExistsError(message)
+        if "DeletedDate" in described:
+            message = f"{self._thing} is scheduled for deletion; `restore-secret` brings it back"
+            raise ExistsError(message)
+        if ids := self._version_ids():
+            message = f"{self._thing} exists, with {len(ids)} versions; nothing was written"
+            raise ExistsError(message)
+        return self._put(self._value({}, material), token=_token([]), stages=[CURRENT])
 
     def rotate(self, material: Material, rotation: Rotation) -> str:
         """Put another value, with the other fields as they are."""
         self._session.begin()
         labels = self._ask("DescribeSecret").get("VersionIdsToStages", {})
         self._check(labels, rotation)
-        ids = self._version_ids() or []
+        ids = self._version_ids()
         if len(ids) >= VERSIONS_KEPT and not rotation.drop_oldest:
             message = (
                 f"{self._thing} has {len(ids)} versions, and AWS keeps {VERSIONS_KEPT}: another one makes it "
@@ -118,19 +123,16 @@ class SecretsManagerKeeper:
             raise ChangedError(message) from error
         return str(answer["VersionId"])
 
-    def _version_ids(self) -> list[str] | None:
-        """Return the ids of all versions, also those without a label; ``None`` if there is no such secret."""
+    def _version_ids(self) -> list[str]:
+        """Return the ids of all versions, also of those without a label."""
         ids: list[str] = []
         page: dict[str, object] = {"IncludeDeprecated": True, "MaxResults": 100}
-        try:
-            while True:
-                answer = self._ask("ListSecretVersionIds", **page)
-                ids += [version["VersionId"] for version in answer.get("Versions", ())]
-                if "NextToken" not in answer:
-                    return ids
-                page["NextToken"] = answer["NextToken"]
-        except MissingError:
-            return None
+        while True:
+            answer = self._ask("ListSecretVersionIds", **page)
+            ids += [version["VersionId"] for version in answer.get("Versions", ())]
+            if not answer.get("NextToken"):
+                return ids
+            page["NextToken"] = answer["NextToken"]
 
     def _value(self, fields: Mapping[str, object], material: Material) -> Mapping[str, object]:
         if self._source.field is not None:

@@ -10,7 +10,7 @@ ciphertext), the checks of checksums, and the status codes with their typed deta
 document it does not make up.
 """
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -22,7 +22,13 @@ import grpc
 import trustme
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from google.cloud.kms_v1 import CryptoKeyVersion, DecryptRequest, DecryptResponse
+from google.cloud.kms_v1 import (
+    CryptoKeyVersion,
+    DecryptRequest,
+    DecryptResponse,
+    EncryptRequest,
+    EncryptResponse,
+)
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -82,10 +88,13 @@ class CloudKms:
         self._authorize = authorize
         self._keys: dict[str, list[_Version]] = {}
         self._server = grpc.server(futures.ThreadPoolExecutor(4, "cloud-kms"))
-        handler = grpc.unary_unary_rpc_method_handler(
-            self._serve, DecryptRequest.deserialize, DecryptResponse.serialize
+        decrypt = grpc.unary_unary_rpc_method_handler(
+            self._serving(self._decrypt), DecryptRequest.deserialize, DecryptResponse.serialize
         )
-        services = grpc.method_handlers_generic_handler(_SERVICE, {"Decrypt": handler})
+        encrypt = grpc.unary_unary_rpc_method_handler(
+            self._serving(self._encrypt), EncryptRequest.deserialize, EncryptResponse.serialize
+        )
+        services = grpc.method_handlers_generic_handler(_SERVICE, {"Decrypt": decrypt, "Encrypt": encrypt})
         self._server.add_generic_rpc_handlers((services,))
         certificate = ca.issue_cert("127.0.0.1", "localhost")
         chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
@@ -128,16 +137,19 @@ class CloudKms:
         sealed = AESGCM(self._keys[name][-1].secret).encrypt(nonce, plaintext, aad)
         return b64encode(bytes([number]) + nonce + sealed).decode()
 
-    def _serve(self, request: DecryptRequest, context: Any) -> DecryptResponse:
-        self.calls += 1
-        try:
-            if self.fault is not None:
-                raise self.fault
-            self._check_token(dict(context.invocation_metadata()))
-            return self._decrypt(request)
-        except RefusalError as refusal:
-            context.abort_with_status(rpc_status.to_status(refusal.status))
-            raise AssertionError from None
+    def _serving(self, answer: Callable[[Any], Message]) -> Callable[[Any, Any], Message]:
+        def serve(request: Any, context: Any) -> Message:
+            self.calls += 1
+            try:
+                if self.fault is not None:
+                    raise self.fault
+                self._check_token(dict(context.invocation_metadata()))
+                return answer(request)
+            except RefusalError as refusal:
+                context.abort_with_status(rpc_status.to_status(refusal.status))
+                raise AssertionError from None
+
+        return serve
 
     def _check_token(self, metadata: dict[str, str]) -> None:
         scheme, _, token = metadata.get("authorization", "").partition(" ")
@@ -160,6 +172,24 @@ class CloudKms:
         if version.state != State.ENABLED:
             raise _not_enabled(request.name, number, version.state)
         return DecryptResponse(plaintext=opened, plaintext_crc32c=_crc32c(opened) ^ self.corrupt)
+
+    def _encrypt(self, request: EncryptRequest) -> EncryptResponse:
+        aad = request.additional_authenticated_data
+        _check_sum("plaintext", request.plaintext, request.plaintext_crc32c)
+        _check_sum("additional_authenticated_data", aad, request.additional_authenticated_data_crc32c)
+        if request.name not in self._keys:
+            raise RefusalError(grpc.StatusCode.NOT_FOUND, f"CryptoKey {request.name} not found.")
+        number = len(self._keys[request.name])
+        if (state := self._keys[request.name][-1].state) != State.ENABLED:
+            raise _not_enabled(request.name, number, state)
+        sealed = b64decode(self.encrypt(request.name, request.plaintext, aad))
+        return EncryptResponse(
+            name=f"{request.name}/cryptoKeyVersions/{number}",
+            ciphertext=sealed,
+            ciphertext_crc32c=_crc32c(sealed) ^ self.corrupt,
+            verified_plaintext_crc32c=request.plaintext_crc32c is not None,
+            verified_additional_authenticated_data_crc32c=True,
+        )
 
 
 def _not_enabled(key_name: str, number: int, state: int) -> RefusalError:

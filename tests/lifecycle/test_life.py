@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A key's life in every store, by real commands: made once, rotated once, and never shown."""
+
+import json
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from agent.errors import AgentError
+from agent.providers import lifecycle
+from agent.providers.lifecycle import ChangedError, ExistsError, Rotation, new_material
+from keyferry.material import Material, decode
+from tests.lifecycle.stores import KeyringFile, RawFile, SecretsManager, Store, VaultKv, results
+
+
+def test_a_whole_life(store: Store) -> None:
+    """Missing, made, there, rotated; the id and fingerprint that are told are the agent's own."""
+    said = []
+
+    def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        code, out, err = store.run(*arguments, "--json")
+        said.append(out + err)
+        assert err == ""
+        return code, json.loads(out)
+
+    code, told = run("bootstrap")
+    assert (code, told["keys"][0]["result"]) == (1, "missing")
+    assert told["keys"][0]["reason"].endswith("; --create makes it")
+
+    code, told = run("bootstrap", "--create")
+    made = told["keys"][0]
+    assert (code, made["result"]) == (0, "created")
+    first = store.values()
+    assert len(decode(Material(first[0].encode()), "base64url")) == 32
+
+    code, told = run("bootstrap", "--create")
+    assert (code, told["keys"][0]) == (
+        0,
+        made | {"result": "ok", "milliseconds": told["keys"][0]["milliseconds"]},
+    )
+    assert store.values() == first
+
+    code, rotated = run("rotate")
+    assert (code, rotated["replaced"]) == (0, made["version"])
+    assert (rotated["unstaged"] is None) == store.staged
+    values = store.values()
+    assert values[:-1] == (first if store.staged else [])
+    assert values[-1] not in first
+    assert store.offer().versions[-1].id == rotated["version"] != made["version"]
+    for secret in first + values:
+        assert not any(secret in text for text in said)
+
+
+@pytest.mark.parametrize("kind", [KeyringFile, RawFile])
+def test_people_read_it(kind: type[Store], opened: Callable[[type[Store]], Store]) -> None:
+    """The same without --json: a line a key, and when the new version is used."""
+    store = opened(kind)
+    code, out, err = store.run("bootstrap")
+    assert (code, err) == (1, "")
+    assert out.startswith("key master (")
+    assert ": missing: " in out
+    code, created, err = store.run("bootstrap", "--create")
+    assert (code, err) == (0, "")
+    assert ": created, version " in created
+    assert created.endswith(" ms\n")
+    code, rotated, err = store.run("rotate")
+    assert (code, err) == (0, "")
+    assert "follows version " in rotated
+    assert ("\n  staged:  yes" in rotated) == store.staged
+    assert not any(secret in created + rotated for secret in store.values())
+
+
+def test_two_bootstraps_at_once(store: Store) -> None:
+    """However many make it at once, there is one key, and everybody says the same of it."""
+    ended = results([store.start("bootstrap", "--create", "--json") for _ in range(3)])
+    assert [code for code, _, _ in ended] == [0] * 3, ended
+    told = [json.loads(out)["keys"][0] for _, out, _ in ended]
+    assert len({(one["version"], one["fingerprint"]) for one in told}) == 1
+    assert [one["result"] for one in told].count("created") == 1
+    assert len(store.values()) == 1
+
+
+def at_once(*calls: Any) -> list[Any]:
+    """Return what the calls return or raise, all begun at the same moment."""
+    barrier = threading.Barrier(len(calls))
+    answers: dict[int, Any] = {}
+
+    def call(index: int) -> None:
+        barrier.wait()
+        try:
+            answers[index] = calls[index]()
+        except AgentError as error:
+            answers[index] = error
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [answers[index] for index in range(len(calls))]
+
+
+def test_creates_at_once(store: Store) -> None:
+    """Without a look before it: one makes the key, the others are told that it exists."""
+    keepers = [store.keeper() for _ in range(3)]
+    answers = at_once(*(partial(lifecycle.create, k, new_material(store.key())) for k in keepers))
+    for keeper in keepers:
+        keeper.close()
+    assert len([answer for answer in answers if isinstance(answer, str)]) == 1, answers
+    assert len([answer for answer in answers if isinstance(answer, ExistsError | ChangedError)]) == 2, answers
+    assert len(store.values()) == 1
+
+
+def test_rotations_at_once(store: Store) -> None:
+    """All expect the same version: one rotates, the others are told and have changed nothing."""
+    keepers = [store.keeper() for _ in range(3)]
+    lifecycle.create(keepers[0], new_material(store.key()))
+    for _ in range(3):
+        before = store.offer().versions
+        rotation = Rotation(before[-1].id)
+        answers = at_once(
+            *(partial(lifecycle.rotate, k, new_material(store.key()), rotation) for k in keepers)
+        )
+        made = [answer for answer in answers if isinstance(answer, str)]
+        assert len(made) == 1, answers
+        assert len([answer for answer in answers if isinstance(answer, ChangedError)]) == 2, answers
+        after = store.offer().versions
+        assert after[-1].id == made[0]
+        assert len(after) == (len(before) + 1 if store.staged else 1)
+    for keeper in keepers:
+        keeper.close()
+
+
+@pytest.mark.parametrize("kind", [KeyringFile, VaultKv])
+def test_rotate_commands_at_once(kind: type[Store], opened: Callable[[type[Store]], Store]) -> None:
+    """As many versions are made as commands say so; the others say that nothing was written."""
+    store = opened(kind)
+    store.run("bootstrap", "--create")
+    ended = results([store.start("rotate", "--json") for _ in range(3)])
+    made = [json.loads(out)["version"] for code, out, _ in ended if code == 0]
+    told = {err for code, _, err in ended if code == 1}
+    assert all(code in (0, 1) for code, _, _ in ended)
+    # One that rotated after another may find that a third was faster than its look back.
+    overtaken = [err for err in told if "the store shows" in err]
+    assert all("nothing was written" in err for err in told.difference(overtaken)), told
+    assert made
+    assert len(store.values()) == 1 + len(made) + len(overtaken)
+
+
+def test_at_once(store: Store) -> None:
+    """The store itself says that a version activates when it was created; the next one is staged again."""
+    keeper = store.keeper()
+    lifecycle.create(keeper, new_material(store.key()))
+    expected = store.offer().versions[-1].id
+    second = lifecycle.rotate(keeper, new_material(store.key()), Rotation(expected, at_once=True))
+    version = store.offer().versions[-1]
+    assert version.id == second
+    if store.staged:
+        assert version.created_at is not None
+        assert version.activates_at == pytest.approx(version.created_at, abs=0.002)
+    third = lifecycle.rotate(keeper, new_material(store.key()), Rotation(second))
+    versions = store.offer().versions
+    assert (versions[-1].id, versions[-1].activates_at) == (third, None)
+    # moto takes every label off a version that is no longer current.
+    if store.staged and not isinstance(store, SecretsManager):
+        assert versions[-2].activates_at == version.activates_at
+    keeper.close()
