@@ -63,9 +63,10 @@ class SecretsManagerKeeper:
     def rotate(self, material: Material, rotation: Rotation) -> str:
         """Put another value, with the other fields as they are."""
         self._session.begin()
-        labels = self._ask("DescribeSecret").get("VersionIdsToStages", {})
-        self._check(labels, rotation)
+        # In this order: a list from after the check could have a version of somebody who came in between,
+        # and lead to another id than theirs.
         ids = self._version_ids()
+        self._check(self._ask("DescribeSecret").get("VersionIdsToStages", {}), rotation)
         if len(ids) >= VERSIONS_KEPT and not rotation.drop_oldest:
             message = (
                 f"{self._thing} has {len(ids)} versions, and AWS keeps {VERSIONS_KEPT}: another one makes it "
