@@ -13,9 +13,8 @@ Rules:
 import os
 import signal
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import __version__
 from agent.call import Call
@@ -40,8 +39,7 @@ FIRST_REFRESH_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """The watcher's message: these files changed, or something on the volume did."""
 
     files: Collection[Path]

@@ -10,16 +10,14 @@ Rules:
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from keyferry.layout import Generation, Keyring, active_index
 
 Level = Literal["debug", "info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One thing that happened ``at`` a time (Unix seconds). ``audit`` marks what an auditor asks for."""
 
     name: str

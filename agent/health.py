@@ -6,15 +6,14 @@ Pure: values in, verdicts out. ``boot`` is CLOCK_BOOTTIME seconds, which neither
 Rules:
 
 - Staleness counts from the last successful refresh. Only a success re-arms it: no restart, no clock, no
-  failure.
+  failure. What was taken over from an agent before is stale until this one has confirmed it.
 - A key is ready while it can be read: published and not withdrawn. Staleness never makes it unready, since
   every pod would leave the service at the same moment.
 - A refusal is believed after 3 tries over at least a minute; before, it is one failure among others.
 - What a failure withdraws is the operator's choice; the default keeps everything.
 """
 
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.errors import RefreshError
 from agent.settings import OutageSettings
@@ -24,9 +23,11 @@ DENIALS_TO_BELIEVE: Final = 3
 DENIAL_SECONDS_TO_BELIEVE: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What happened at the refreshes of one key; ``outcome`` and ``reason`` are the last attempt's."""
+class Record(NamedTuple):
+    """What happened at the refreshes of one key; ``outcome`` and ``reason`` are the last attempt's.
+
+    ``confirmed`` tells whether this agent itself had a success, or goes on from another's.
+    """
 
     attempts: int = 0
     failures: int = 0
@@ -37,11 +38,11 @@ class Record:
     last_success_boot: float | None = None
     denials: int = 0
     denied_since_boot: float | None = None
+    confirmed: bool = False
 
     def succeeded(self, *, changed: bool, at: float, boot: float) -> "Record":
         """Return the record after a successful refresh."""
-        return replace(
-            self,
+        return self._replace(
             attempts=self.attempts + 1,
             failures=0,
             outcome="changed" if changed else "unchanged",
@@ -51,6 +52,7 @@ class Record:
             last_success_boot=boot,
             denials=0,
             denied_since_boot=None,
+            confirmed=True,
         )
 
     def failed(self, error: RefreshError, *, at: float, boot: float) -> "Record":
@@ -59,8 +61,7 @@ class Record:
         # Any answer other than a refusal or silence shows that access is back.
         answered = error.outcome in ("missing", "malformed", "conflict")
         since = None if answered else self.denied_since_boot
-        return replace(
-            self,
+        return self._replace(
             attempts=self.attempts + 1,
             failures=self.failures + 1,
             outcome=error.outcome,
@@ -91,7 +92,7 @@ def freshness(record: Record, outage: OutageSettings, *, longest_gap: float, boo
         return "never"
     if outage.max_stale is not None and staleness > outage.max_stale:
         return "expired"
-    return "fresh" if staleness <= longest_gap else "stale"
+    return "fresh" if record.confirmed and staleness <= longest_gap else "stale"
 
 
 def expires_in(record: Record, outage: OutageSettings, boot: float) -> float | None:

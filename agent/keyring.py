@@ -23,7 +23,7 @@ Rules (docs/adr/0002-activation-basis.md tells why):
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from agent.errors import (
     ConflictError,
@@ -41,8 +41,7 @@ from keyferry.status import Skipped
 from keyferry.times import to_millis
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """How versions of a key come and go. ``activation_delay`` is in seconds."""
 
     activation_delay: float
@@ -50,8 +49,7 @@ class Rules:
     keep_versions: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(NamedTuple):
     """The keyring after a refresh, and the versions that could not be used.
 
     ``failure`` says why the refresh does not count as a success although its keyring is right: the active
@@ -98,7 +96,7 @@ def merge(held: Keyring | None, offer: Offer, *, key: KeySettings, rules: Rules,
             # The version that the fleet uses may be the one that could not be had.
             raise failure
         # None is due, so this one must serve. From now on it does: a rollback must not bring in another.
-        serving = replace(active, activates_at=to_millis(now))
+        serving = active._replace(activates_at=to_millis(now))
         versions = tuple(serving if version is active else version for version in versions)
     keyring = Keyring(key.provider, key.source_digest, key.encoding, key.length, versions)
     skipped = tuple(Skipped(id_, error.outcome, error.reason) for id_, error in problems.items())
@@ -116,7 +114,7 @@ def pruned(keyring: Keyring, rules: Rules, now: float) -> Keyring:
     then = now - 2 * rules.activation_delay
     first = max(0, active_index(keyring.versions, then) + 1 - rules.keep_versions)
     young = (version for version in keyring.versions[:first] if (version.activates_at or then) > then)
-    return replace(keyring, versions=(*young, *keyring.versions[first:]))
+    return keyring._replace(versions=(*young, *keyring.versions[first:]))
 
 
 def withdrawn(key: KeySettings, reason: str) -> Keyring:
@@ -228,7 +226,7 @@ def _present(result: Version | RefreshError, previous: Version | None, rules: Ru
 
 
 def _never(version: Version) -> Version:
-    return replace(version, activates_at=None)
+    return version._replace(activates_at=None)
 
 
 def _has_come(version: Version, now: float) -> bool:

@@ -24,8 +24,7 @@ It is documented for people in docs/wrapped-keyring.md, for machines in docs/sch
 import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from agent.errors import MalformedError
 from agent.offer import Offered
@@ -40,8 +39,7 @@ Entry = Mapping[str, str]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Wrapped:
+class Wrapped(NamedTuple):
     """One version in a wrapped keyring: what is offered, but for the material, and its ciphertext."""
 
     offered: Offered

@@ -9,9 +9,9 @@ Rules:
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent import checks
 from agent.binding import Binder
@@ -27,18 +27,16 @@ DEFAULT_CONFIG: Final = Path("/etc/keyferry/agent.yaml")
 CONFIG_VARIABLE: Final = "KEYFERRY_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The settings and what they were read from.
 
     ``files`` are agent.yaml and all that it fills in: a change of one is a change of the configuration.
-    ``text`` is agent.yaml as it was read, ``None`` without one. ``warnings`` are sentences for the operator.
+    ``warnings`` are sentences for the operator.
     """
 
     settings: Settings
     warnings: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
-    text: bytes | None = field(default=None, repr=False)  # it may hold credentials
 
 
 def load(config_path: Path | None, environ: Mapping[str, str]) -> Loaded:
@@ -104,7 +102,7 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> Loaded:
     for problem in duplicates:
         binder.complain(problem)
     settings = _settings(binder, tree)
-    return Loaded(settings, tuple(binder.warnings), (path, *dict.fromkeys(expander.files)), text)
+    return Loaded(settings, tuple(binder.warnings), (path, *dict.fromkeys(expander.files)))
 
 
 def _settings(binder: Binder, tree: object) -> Settings:

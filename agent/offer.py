@@ -2,8 +2,7 @@
 """What a provider shows of a key: plain values, without I/O, that the keyring judges."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.errors import RefreshError
 from keyferry.material import Material
@@ -13,12 +12,11 @@ from keyferry.material import Material
 Known = Mapping[str, float | None]
 
 # ``activates_at`` of a version that its store has made and not yet released (9999-12-31): it is handed out
-# at once, and staged when it is released.
+# at once, and staged when it is released (docs/adr/0009-unreleased-versions.md).
 UNRELEASED: Final = 253_402_214_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(NamedTuple):
     """One version as the provider shows it.
 
     ``material`` is the value; or ``None``: the one that the agent holds already; or why there is none.
@@ -34,8 +32,7 @@ class Offered:
     activates_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """Everything that the provider shows of a key, in order of activation: the last one is its newest word.
 
     ``unstaged`` says why the store cannot show earlier versions, ``None`` if it does. ``ttl_seconds`` is the

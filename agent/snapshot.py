@@ -15,8 +15,7 @@ import re
 import secrets
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from agent.directory import Directory, ForeignError, seal
 from agent.errors import PublishError, VolumeError
@@ -37,8 +36,7 @@ from keyferry.layout import (
 _NUMBER: Final = re.compile(re.escape(GENERATION_PREFIX) + r"([0-9]{1,15})\..*", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """Who gets at what is written: modes of files and directories, and the group (``None``: as it comes)."""
 
     mode: int
@@ -71,8 +69,7 @@ class Access:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The name of a generation's directory, the generation, and the files in it."""
 
     directory: str

@@ -8,9 +8,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.settings import VolumeSettings
 
@@ -18,8 +17,7 @@ _MEMORY_FILE_SYSTEMS: Final = ("tmpfs", "ramfs")
 _MOUNT_ONE: Final = "mount an emptyDir with medium: Memory there"
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One line of mountinfo (proc_pid_mountinfo(5))."""
 
     root: str
@@ -28,8 +26,7 @@ class Mount:
     options: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(NamedTuple):
     """What stands against the volume (``problems``) and what should be known of it (``warnings``)."""
 
     problems: tuple[str, ...]

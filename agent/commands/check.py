@@ -4,9 +4,9 @@
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 from agent import keyring, schedule
 from agent.clock import moment
@@ -22,8 +22,7 @@ from keyferry.layout import active_index
 from keyferry.status import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What one try of a key brought. Latencies are milliseconds: with login and connection, and without."""
 
     key: str
@@ -55,7 +54,7 @@ def check(config: Path | None, *, as_json: bool) -> int:
         document = {
             "volume": {"path": str(loaded.settings.volume.path), "problems": inspection.problems},
             "warnings": warnings,
-            "keys": [asdict(finding) for finding in findings],
+            "keys": [finding._asdict() for finding in findings],
         }
         print(json.dumps(document, indent=1))
     else:

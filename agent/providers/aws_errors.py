@@ -13,8 +13,7 @@ Secrets Manager, KMS and STS.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
 
@@ -33,8 +32,7 @@ class TakenError(UnavailableError):
     """AWS has something else under the name or the version id that was to be made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """What AWS refused: an IAM ``action`` on a ``thing``, such as ``secret app/key in eu-west-1``.
 
     ``login`` if the action was part of the login.

@@ -17,9 +17,8 @@ Rules:
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agent.errors import DeniedError, MalformedError, MissingError
 from agent.offer import UNRELEASED, Known, Offer, Offered
@@ -56,8 +55,7 @@ _LOOKS_LIKE_JSON: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
+class _Listed(NamedTuple):
     """A version as AWS lists it. ``created_at`` is ``None`` where only labels may be seen."""
 
     id: str
@@ -65,8 +63,7 @@ class _Listed:
     labels: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
+class _Listing(NamedTuple):
     """The secret's versions when it looked like ``seen``; ``complete`` if older ones are in it."""
 
     seen: object
@@ -173,13 +170,12 @@ class SecretsManagerProvider:
         try:
             answer = self._value(VersionId=version.id)
         except MissingError as error:
-            return None if pending else replace(offered, material=error)
+            return None if pending else offered._replace(material=error)
         except DeniedError as error:
-            return replace(offered, material=error)
+            return offered._replace(material=error)
         # The list's own word, where there is one: it is what the next list is compared with.
         created_at = version.created_at or _seconds(answer["CreatedDate"])
-        return replace(
-            offered,
+        return offered._replace(
             created_at=created_at,
             activates_at=_stated(version, created_at),
             material=self._material(answer),

@@ -18,8 +18,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from agent.errors import AgentError, UnavailableError
 from agent.settings import KeySettings
@@ -40,8 +39,7 @@ class FullError(AgentError):
     """Another version would push the oldest one out; nothing was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(NamedTuple):
     """What a rotation expects and wants.
 
     ``expected`` is the id of the newest version. ``at_once``: the new version activates when it was created,

@@ -12,7 +12,6 @@ Rules:
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
@@ -102,7 +101,7 @@ class VaultProvider:
         keeps_one = metadata.document.get("max_versions") == 1 or (len(numbers) == 1 and numbers != ["1"])
         room = None if keeps_one else room_warning(numbers, metadata.document.get("max_versions") or 0)
         return Offer(
-            tuple(replace(version, activates_at=activations.get(version.id)) for version in offered),
+            tuple(version._replace(activates_at=activations.get(version.id)) for version in offered),
             unstaged=_V2_UNSTAGED if keeps_one else None,
             warnings=warnings if room is None else (*warnings, room),
         )
@@ -114,7 +113,7 @@ class VaultProvider:
         try:
             read = self._value(place, number)
         except MissingError as error:  # it left between the two reads
-            return replace(offered, material=error)
+            return offered._replace(material=error)
         if read.created_at != offered.created_at:
             message = f"secret {place} was made anew while it was being read; the next refresh sees it whole"
             raise UnavailableError(message)
@@ -158,8 +157,8 @@ class VaultProvider:
             data = answer.data.object("data").document
             material = field_material(data, self._source.field, f"version {number} of secret {place}")
         except MalformedError as error:
-            return replace(offered, material=error)
-        return replace(offered, material=material)
+            return offered._replace(material=error)
+        return offered._replace(material=material)
 
 
 def possible_places(session: VaultSession, source: VaultSource) -> list[Place]:

@@ -16,9 +16,8 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import quote
 
 import requests
@@ -42,8 +41,7 @@ _TROUBLES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What Vault said: a status of 200, 204, 400, 401, 403, 404 or 405 and its JSON object."""
 
     status: int

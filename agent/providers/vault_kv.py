@@ -8,8 +8,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
 from agent.providers.vault_http import Answer
@@ -25,8 +24,7 @@ KvVersion = Literal[1, 2]
 _DEFAULT_MAX_VERSIONS: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a secret is: the KV engine's version, its mount and the path below it."""
 
     kv_version: KvVersion

@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +77,7 @@ class VaultSession:
         """Return ``offer`` with what there is to tell of the credentials: warnings, and when to come back."""
         wishes = [wish for wish in (offer.ttl_seconds, self._renewal_seconds) if wish is not None]
         warnings = (*offer.warnings, *self._warnings.values())
-        return replace(offer, ttl_seconds=min(wishes, default=None), warnings=warnings)
+        return offer._replace(ttl_seconds=min(wishes, default=None), warnings=warnings)
 
     def _begin(self) -> None:
         self._http.begin()

@@ -24,7 +24,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from agent.errors import DeniedError, MalformedError, RefreshError, UnavailableError
@@ -60,7 +60,7 @@ class Ciphertext:
     ``binding`` is empty for a bare ciphertext. ``place`` names it in messages.
     """
 
-    text: str = field(repr=False)
+    text: str
     place: str
     binding: Mapping[str, str]
 
@@ -133,9 +133,9 @@ class WrappedKeyring:
             raise
         except RefreshError as error:
             self._unwrapped.pop(offered.id, None)
-            return replace(offered, material=error)
+            return offered._replace(material=error)
         self._unwrapped[offered.id] = entry.ciphertext
-        return replace(offered, material=material)
+        return offered._replace(material=material)
 
     def _bare(self, data: bytes, place: str, unwrap: Unwrap) -> Offer:
         try:

@@ -32,7 +32,11 @@ def test_the_holder_is_known(root: Path) -> None:
     assert holder(root) is None
 
 
-@pytest.mark.parametrize(("written", "pid"), [(None, os.getpid()), (b"", "unknown"), (b"x", "unknown")])
+@pytest.mark.parametrize(
+    ("written", "pid"),
+    [(None, os.getpid()), (b"", "unknown"), (b"x", "unknown")],
+    ids=["its pid", "nothing yet", "no number"],
+)
 def test_a_second_agent_is_refused(
     root: Path, publisher: Publisher, written: bytes | None, pid: int | str
 ) -> None:

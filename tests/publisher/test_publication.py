@@ -4,7 +4,6 @@
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -265,19 +264,19 @@ def test_what_is_gone_already_is_no_trouble(root: Path, publisher: Publisher, re
 
 
 def _surrogate(keyring: Keyring) -> Keyring:
-    return replace(keyring, versions=(replace(keyring.versions[0], id="\udc80"),))
+    return keyring._replace(versions=(keyring.versions[0]._replace(id="\udc80"),))
 
 
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
         pytest.param(
-            lambda keyring: replace(keyring, versions=()),
+            lambda keyring: keyring._replace(versions=()),
             "keyring.json: keys.master.versions has none that may ever be active",
             id="no versions",
         ),
         pytest.param(
-            lambda keyring: replace(keyring, versions=keyring.versions * 2),
+            lambda keyring: keyring._replace(versions=keyring.versions * 2),
             "keyring.json: keys.master.versions has two with the same id",
             id="an id twice",
         ),
@@ -287,7 +286,7 @@ def _surrogate(keyring: Keyring) -> Keyring:
             id="not Unicode",
         ),
         pytest.param(
-            lambda keyring: replace(keyring, versions=(replace(keyring.versions[0], created_at=1e12),)),
+            lambda keyring: keyring._replace(versions=(keyring.versions[0]._replace(created_at=1e12),)),
             "date value out of range",
             id="no such year",
         ),

@@ -17,9 +17,9 @@ from tests.publisher.scene import Namespace, user
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-import json, sys; from dataclasses import asdict; from pathlib import Path
+import json, sys; from pathlib import Path
 from agent.settings import VolumeSettings; from agent.volume import inspect
-print(json.dumps(asdict(inspect(VolumeSettings(path=Path(sys.argv[1]), **json.loads(sys.argv[2]))))))
+print(json.dumps(inspect(VolumeSettings(path=Path(sys.argv[1]), **json.loads(sys.argv[2])))._asdict()))
 """
 
 MOUNT_ONE = "mount an emptyDir with medium: Memory there"

@@ -20,7 +20,7 @@ import random
 import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 
 from agent import keyring, schedule
@@ -78,7 +78,7 @@ class Store:
 
     def change(self, id_: str, material: Material | RefreshError, *, now: float) -> None:
         """Give another answer for one version."""
-        self._versions = [replace(v, material=material) if v.id == id_ else v for v in self._versions]
+        self._versions = [v._replace(material=material) if v.id == id_ else v for v in self._versions]
         self._show(now)
 
     def offer(self, time: float) -> Offer:
@@ -318,9 +318,9 @@ def tight_delay(
 def _but_known(offer: Offer, known: Known) -> Offer:
     """Return ``offer`` as a provider shows it that does not read known values again."""
     versions = tuple(
-        replace(version, material=None)
+        version._replace(material=None)
         if known.get(version.id, ...) == version.created_at and isinstance(version.material, Material)
         else version
         for version in offer.versions
     )
-    return replace(offer, versions=versions)
+    return offer._replace(versions=versions)

@@ -6,7 +6,7 @@ of and nothing is left to chance, so every history says when who asks.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -212,8 +212,8 @@ class Unlucky(Replica):
     def merge(self, offer: Offer, now: float) -> keyring.Merged:
         if now < self.reads_from:
             error = UnavailableError("this one takes too long")
-            versions = tuple(replace(v, material=error) if v.id == self.unread else v for v in offer.versions)
-            offer = replace(offer, versions=versions)
+            versions = tuple(v._replace(material=error) if v.id == self.unread else v for v in offer.versions)
+            offer = offer._replace(versions=versions)
         return super().merge(offer, now)
 
 
@@ -263,7 +263,7 @@ def delay_of(seconds: float) -> Callable[[pytest.MonkeyPatch], None]:
     """Return the removal that sets another activation delay, whatever the bound."""
 
     def merge(self: Replica, offer: Offer, now: float) -> keyring.Merged:
-        rules = replace(self.rules, activation_delay=seconds)
+        rules = self.rules._replace(activation_delay=seconds)
         return keyring.merge(self.held, offer, key=KEY, rules=rules, now=now)
 
     return lambda patch: patch.setattr(Replica, "merge", merge)
@@ -275,7 +275,7 @@ def in_keyring(name: str, function: Callable[..., Any]) -> Callable[[pytest.Monk
 
 def without_creation_time(patch: pytest.MonkeyPatch) -> None:
     rule = keyring._activates_at
-    in_keyring("_activates_at", lambda offered, *a, **k: rule(replace(offered, created_at=None), *a, **k))(
+    in_keyring("_activates_at", lambda offered, *a, **k: rule(offered._replace(created_at=None), *a, **k))(
         patch
     )
 
@@ -290,7 +290,7 @@ def sorted_by_time(patch: pytest.MonkeyPatch) -> None:
 
     def merge(self: Replica, offer: Offer, now: float) -> keyring.Merged:
         in_time = tuple(sorted(offer.versions, key=lambda version: version.created_at or 0.0))
-        return rule(self, replace(offer, versions=in_time), now)
+        return rule(self, offer._replace(versions=in_time), now)
 
     patch.setattr(Replica, "merge", merge)
 
@@ -306,7 +306,7 @@ def pruned_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def success_whatever_was_read(patch: pytest.MonkeyPatch) -> None:
     rule = Replica.merge
-    patch.setattr(Replica, "merge", lambda *a: replace(rule(*a), failure=None))
+    patch.setattr(Replica, "merge", lambda *a: rule(*a)._replace(failure=None))
 
 
 def kept_pending(version: Version, *_: object) -> Version:

@@ -52,6 +52,7 @@ def test_a_success_clears_the_failures() -> None:
         last_attempt_at=3660,
         last_success_at=3660,
         last_success_boot=60,
+        confirmed=True,
     )
     assert record.succeeded(changed=False, at=3700, boot=100).outcome == "unchanged"
 
@@ -67,6 +68,7 @@ def test_a_failure_tells_itself_and_keeps_the_last_success() -> None:
         last_success_boot=10,
         denials=1,
         denied_since_boot=30,
+        confirmed=True,
     )
 
 
@@ -208,3 +210,12 @@ def test_a_restart_does_not_make_it_fresh(
     record = resumed(before, now=6000.0, boot=1500.0, same_boot=same_boot)
     assert record.staleness(1500.0) == age
     assert (record.attempts, record.failures, record.denials, record.outcome) == (0, 0, 0, "none")
+
+
+def test_what_was_taken_over_is_stale_until_it_is_confirmed() -> None:
+    before = status(boot=99.0)
+    record = resumed(before, now=6000.0, boot=100.0, same_boot=True)
+    failed = record.failed(AWAY, at=6001.0, boot=101.0)
+    confirmed = failed.succeeded(changed=False, at=6002.0, boot=102.0)
+    words = [freshness(r, KEEP, longest_gap=GAP, boot=102.0) for r in (record, failed, confirmed)]
+    assert words == ["stale", "stale", "fresh"]

@@ -313,7 +313,7 @@ def test_merge(row: Row) -> None:
     assert (type(merged.failure), str(merged.failure)) == (type(row.failure), str(row.failure))
     assert all(version.material == MATERIAL[version.id] for version in versions)
     assert all(version.fingerprint == fingerprint(version.material, 32) for version in versions)
-    assert merged.keyring == replace(ring(), versions=versions)
+    assert merged.keyring == ring()._replace(versions=versions)
 
 
 @dataclass(frozen=True)
@@ -433,7 +433,7 @@ def test_another_encoding_that_fits_is_taken() -> None:
     """An encoding or a length that says the same of every held version is no contradiction."""
     key = replace(KEY, length=None)
     merged = merge(HELD_2, Offer((show("1"), show("2"))), key=key, rules=RULES, now=NOW)
-    assert merged.keyring == replace(HELD_2, length=None)
+    assert merged.keyring == HELD_2._replace(length=None)
 
 
 def test_known_are_all_held_with_their_creation_times() -> None:
@@ -465,7 +465,7 @@ KEPT = {
 
 @pytest.mark.parametrize(("keep", "held", "kept"), KEPT.values(), ids=KEPT)
 def test_pruned(keep: int | None, held: list[tuple[str, float | None]], kept: list[str]) -> None:
-    rules = replace(RULES, keep_versions=keep)
+    rules = RULES._replace(keep_versions=keep)
     assert [version.id for version in pruned(ring(*held), rules, NOW).versions] == kept
 
 
@@ -583,7 +583,7 @@ def test_an_activation_never_moves_later_while_it_is_published(
     steps: list[tuple[float, Offer]], rules: Rules
 ) -> None:
     """Unless the version is lost: deleted, passed over or no longer kept."""
-    keeps_all = replace(rules, keep_versions=None)
+    keeps_all = rules._replace(keep_versions=None)
     for _, _, before, after in history(steps, keeps_all):
         if before is not None:
             moments = {version.id: version.activates_at for version in after.versions}
@@ -629,7 +629,7 @@ def _with_stable_times(
             wait,
             Offer(
                 tuple(
-                    replace(version, created_at=created.setdefault(version.id, version.created_at))
+                    version._replace(created_at=created.setdefault(version.id, version.created_at))
                     for version in offer.versions
                 )
             ),

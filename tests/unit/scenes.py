@@ -2,7 +2,6 @@
 """Views of an agent that never ran, for what shows them."""
 
 import secrets
-from dataclasses import replace
 from typing import Any
 
 from agent.clock import moment
@@ -44,7 +43,7 @@ def keyring(*versions: Version, withdrawn: str | None = None) -> Keyring:
 def key_status(age: float | None = None, **changes: Any) -> KeyStatus:
     """Return a key's status whose last success is ``age`` seconds ago."""
     last = None if age is None else moment().boot - age
-    return replace(KEY_STATUS, last_success_boottime=last, **changes)
+    return KEY_STATUS._replace(last_success_boottime=last, **changes)
 
 
 def view(

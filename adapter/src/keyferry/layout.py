@@ -17,8 +17,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from keyferry.document import Fields, parse_object
 from keyferry.material import ENCODINGS, Encoding, Material
@@ -42,8 +41,7 @@ _KEY_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 _SCHEMA: Final = re.compile(r"keyferry/v([0-9]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """One value of a key. Times are Unix seconds; ``activates_at`` of ``None`` means never."""
 
     id: str
@@ -53,8 +51,7 @@ class Version:
     material: Material
 
 
-@dataclass(frozen=True, slots=True)
-class Keyring:
+class Keyring(NamedTuple):
     """All versions of one key, in order of activation, or the reason why it was withdrawn.
 
     ``source`` is a digest of provider, address, path and field: another source is another key.
@@ -69,8 +66,7 @@ class Keyring:
     withdrawn: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(NamedTuple):
     """One immutable snapshot of all keyrings; ``number`` only grows while a volume lives."""
 
     number: int

@@ -18,8 +18,7 @@ import os
 import re
 import stat
 import time
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from keyferry.document import DocumentError
 from keyferry.errors import (
@@ -49,8 +48,7 @@ _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _MOUNTINFO_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """A generation and the name that ``..data`` pointed to: another name is another generation."""
 
     link: str

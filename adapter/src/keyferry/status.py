@@ -11,8 +11,7 @@ Rules:
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from keyferry.document import Fields, parse_object
 from keyferry.layout import STATUS_FILE
@@ -24,8 +23,7 @@ Freshness = Literal["never", "fresh", "stale", "expired"]
 Outcome = Literal["none", "changed", "unchanged", "unavailable", "denied", "missing", "malformed", "conflict"]
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """One version that could not be used at the last refresh."""
 
     id: str
@@ -33,8 +31,7 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class KeyStatus:
+class KeyStatus(NamedTuple):
     """What the agent knows of one key.
 
     ``outcome`` and ``reason`` tell the last attempt; ``failures`` counts those in a row. An attempt's time is
@@ -60,8 +57,7 @@ class KeyStatus:
     skipped: tuple[Skipped, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """The agent's heartbeat. ``config_problems`` are those of a change of agent.yaml that was refused."""
 
     agent_version: str
@@ -76,8 +72,8 @@ class Status:
 
 def serialize_status(status: Status) -> bytes:
     """Return status.json for ``status``; ``parse_status`` gives an equal one back."""
-    document = {"schema": STATUS_SCHEMA} | _times_as_text(asdict(status))
-    document["keys"] = {name: _times_as_text(asdict(key)) for name, key in status.keys.items()}
+    document = {"schema": STATUS_SCHEMA} | _times_as_text(status._asdict())
+    document["keys"] = {name: _key_document(key) for name, key in status.keys.items()}
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
@@ -96,6 +92,10 @@ def parse_status(data: bytes) -> Status:
         config_problems=tuple(root.texts("config_problems")),
         keys={name: _key_status(keys.object(name)) for name in keys.document},
     )
+
+
+def _key_document(key: KeyStatus) -> dict[str, Any]:
+    return _times_as_text(key._asdict()) | {"skipped": [version._asdict() for version in key.skipped]}
 
 
 def _times_as_text(document: dict[str, Any]) -> dict[str, Any]:

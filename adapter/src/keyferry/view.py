@@ -8,8 +8,7 @@ Rules:
 """
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from keyferry.errors import ContractError
 from keyferry.key import Key, Snapshot, snapshot
@@ -17,8 +16,7 @@ from keyferry.layout import Keyring, next_activation
 from keyferry.material import InvalidMaterialError
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """One key of one generation, and the link's name when it was read."""
 
     key: str
