@@ -74,6 +74,8 @@ class ScriptedServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body are two writes: the second would wait for the first one to be acknowledged.
+            disable_nagle_algorithm = True
 
             def _respond(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
