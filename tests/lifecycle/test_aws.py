@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is AWS's own in making and rotating a key."""
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from agent.errors import AgentError, ConfigError, DeniedError
+from agent.providers import lifecycle
+from agent.providers.lifecycle import Rotation, new_material
+from tests.lifecycle.stores import AwsKms, SecretsManager
+from tests.servers.aws_proxy import refusal
+
+
+def test_only_the_field(secrets_manager: SecretsManager) -> None:
+    store = secrets_manager
+    with ExitStack() as stack:
+        client = store.aws.client("secretsmanager")
+        stack.callback(client.close)
+        document = {"key": new_material(store.key()).text, "owner": "fedha", "n": 1}
+        client.create_secret(Name=store.name, SecretString=json.dumps(document))
+        lifecycle.rotate(store.keeper(), new_material(store.key()), Rotation(store.offer().versions[0].id))
+        after = json.loads(client.get_secret_value(SecretId=store.name)["SecretString"])
+    assert after.pop("key") == store.values()[-1] != document.pop("key")
+    assert after == document
+
+
+def test_a_label_that_was_moved_back(secrets_manager: SecretsManager) -> None:
+    """After a rollback the same version is current again, and another one can still follow it."""
+    store = secrets_manager
+    keeper = store.keeper()
+    first = lifecycle.create(keeper, new_material(store.key()))
+    second = lifecycle.rotate(keeper, new_material(store.key()), Rotation(first))
+    client = store.aws.client("secretsmanager")
+    client.update_secret_version_stage(
+        SecretId=store.name, VersionStage="AWSCURRENT", MoveToVersionId=first, RemoveFromVersionId=second
+    )
+    client.close()
+    third = lifecycle.rotate(keeper, new_material(store.key()), Rotation(first))
+    keeper.close()
+    assert len({first, second, third}) == 3
+    assert store.offer().versions[-1].id == third
+
+
+def test_a_rotation_under_way(secrets_manager: SecretsManager) -> None:
+    store = secrets_manager
+    keeper = store.keeper()
+    first = lifecycle.create(keeper, new_material(store.key()))
+    client = store.aws.client("secretsmanager")
+    client.put_secret_value(
+        SecretId=store.name,
+        SecretString=json.dumps({"key": new_material(store.key()).text}),
+        ClientRequestToken="0" * 32,
+        VersionStages=["AWSPENDING"],
+    )
+    client.close()
+    sentence = (
+        rf"^secret {store.name} in eu-west-1 has a rotation under way already \(AWSPENDING, version 0+\)"
+    )
+    with pytest.raises(AgentError, match=sentence):
+        lifecycle.rotate(keeper, new_material(store.key()), Rotation(first))
+    keeper.close()
+
+
+def test_an_arn_that_is_not_there(secrets_manager: SecretsManager) -> None:
+    store = secrets_manager
+    arn = f"arn:aws:secretsmanager:eu-west-1:123456789012:secret:{store.name}-AbCdEf"
+    store.configure(store.section() | {"secret": arn})
+    sentence = (
+        "^keys.master.secret: is an ARN, and AWS chooses those when it makes a secret; give a name to "
+        "make one$"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        lifecycle.create(store.keeper(), new_material(store.key()))
+
+
+def test_denied(secrets_manager: SecretsManager) -> None:
+    store = secrets_manager
+    store.aws.proxy.faults["CreateSecret"] = refusal("AccessDeniedException")
+    with pytest.raises(DeniedError, match=r"^AWS refuses secretsmanager:CreateSecret on secret "):
+        lifecycle.create(store.keeper(), new_material(store.key()))
+
+
+def test_kms_denied(opened: Callable[[type[AwsKms]], AwsKms]) -> None:
+    """Nothing is written before it is wrapped."""
+    store = opened(AwsKms)
+    store.aws.proxy.faults["Encrypt"] = refusal("AccessDeniedException")
+    with pytest.raises(DeniedError, match=r"^AWS refuses kms:Encrypt on KMS key "):
+        lifecycle.create(store.keeper(), new_material(store.key()))
+    assert not store.path.exists()

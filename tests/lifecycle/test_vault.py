@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is Vault's own in making and rotating a key, against a real OpenBao."""
+
+import json
+
+import pytest
+
+from agent.errors import DeniedError
+from agent.providers import lifecycle
+from agent.providers.lifecycle import ChangedError, FullError, Rotation, new_material
+from tests.lifecycle.stores import VaultKv
+
+
+def test_only_the_field(vault: VaultKv) -> None:
+    """Whatever else the secret holds is written back as Vault gives it, numbers and nested objects too."""
+
+    def read() -> dict[str, object]:
+        answer = vault.secrets.read_secret_version(
+            vault.path, mount_point=vault.mount, raise_on_deleted_version=True
+        )
+        return dict(answer["data"]["data"])
+
+    others = {"owner": "fedha", "n": 12345678901234567890, "list": [1.5, None, {"a": True}]}
+    vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text, **others)
+    before = read()
+    assert vault.run("rotate")[0] == 0
+    after = read()
+    assert after.pop("key") == vault.values()[-1] != before.pop("key")
+    assert after == before
+    assert after.keys() == others.keys()
+
+
+def test_after_a_deletion(vault: VaultKv) -> None:
+    """Where a key was there is no room for a new one: the old one may come back. Rotating goes on."""
+    vault.run("bootstrap", "--create")
+    vault.secrets.delete_secret_versions(vault.path, [1], vault.mount)
+    code, out, err = vault.run("bootstrap", "--create")
+    assert (code, err) == (1, "")
+    assert out == (
+        f"key master (vault): failed: secret {vault.mount}/{vault.path} exists, at version 1; nothing "
+        "was written; its versions were deleted: bring one back, or make another one with rotate\n"
+    )
+    assert vault.run("rotate")[0] == 0
+    vault.secrets.undelete_secret_versions(vault.path, [1], vault.mount)
+    assert len(vault.values()) == 2
+
+
+def test_after_its_metadata_went_too(vault: VaultKv) -> None:
+    vault.run("bootstrap", "--create")
+    vault.secrets.delete_metadata_and_all_versions(vault.path, vault.mount)
+    assert vault.run("bootstrap", "--create")[0] == 0
+
+
+def test_another_rotation_in_between(vault: VaultKv) -> None:
+    vault.run("bootstrap", "--create")
+    vault.run("rotate")
+    sentence = f"^secret {vault.mount}/{vault.path} has a newer version by now, 2; nothing was written$"
+    with pytest.raises(ChangedError, match=sentence):
+        lifecycle.rotate(vault.keeper(), new_material(vault.key()), Rotation("1"))
+    assert len(vault.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("secret_max", "mount_max", "kept"),
+    [(3, 0, 3), (0, 4, 4), (3, 4, 4), (4, 3, 4)],
+    ids=["the secret's", "the mount's", "the mount's is larger", "the secret's is larger"],
+)
+def test_never_beyond_max_versions(vault: VaultKv, secret_max: int, mount_max: int, kept: int) -> None:
+    """Vault keeps the larger of two settings, and a version beyond it takes the oldest with it."""
+    if mount_max:
+        vault.secrets.configure(max_versions=mount_max, mount_point=vault.mount)
+    vault.secrets.update_metadata(vault.path, max_versions=secret_max, mount_point=vault.mount)
+    keeper = vault.keeper()
+    for _ in range(kept):
+        vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text)
+    sentence = (
+        f"^secret {vault.mount}/{vault.path} has {kept} versions, and Vault keeps {kept}: another one "
+        "would destroy version 1, and what only that decrypts; raise max_versions, or rotate with "
+        "--drop-oldest$"
+    )
+    with pytest.raises(FullError, match=sentence):
+        lifecycle.rotate(keeper, new_material(vault.key()), Rotation(str(kept)))
+    assert len(vault.values()) == kept
+    code, out, _ = vault.run("rotate", "--drop-oldest", "--json")
+    assert (code, json.loads(out)["version"]) == (0, str(kept + 1))
+    assert vault.offer().versions[0].id == "2"
+
+
+@pytest.mark.parametrize(("versions", "when"), [(8, None), (9, "the one after the next"), (10, "the next")])
+def test_check_warns_before(vault: VaultKv, versions: int, when: str | None) -> None:
+    for _ in range(versions):
+        vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text)
+    expected = (
+        f"the secret has {versions} of the 10 versions that its max_versions or Vault's default keeps: "
+        f"{when} rotation destroys version 1, and what only it decrypts is lost; raise max_versions"
+    )
+    assert vault.offer().warnings == (() if when is None else (expected,))
+
+
+def test_kv_version_1(vault: VaultKv) -> None:
+    """A write there would destroy what was there, so there is none."""
+    mount = f"{vault.mount}-v1"
+    vault.bao.mount_kv(mount, kv_version=1)
+    vault.policy(f'path "{mount}/*" {{ capabilities = ["create", "read", "update"] }}')
+    vault.configure(vault.section() | {"path": f"{mount}/app/key"})
+    sentence = (
+        f"keys.master: secret {mount}/app/key is in a KV version 1 engine, where a write destroys what "
+        f"was there; enable versions: vault kv enable-versioning {mount}"
+    )
+    code, out, _ = vault.run("bootstrap", "--create")
+    assert (code, out) == (2, f"key master (vault): unsupported: {sentence}\n")
+    vault.bao.root.secrets.kv.v1.create_or_update_secret(
+        "app/key", {"key": new_material(vault.key()).text}, mount_point=mount
+    )
+    assert vault.run("rotate") == (2, "", f"keyferry-agent: {sentence}\n")
+
+
+def test_a_policy_that_only_reads(vault: VaultKv) -> None:
+    """The missing line stands in the message; the agent's own policy cannot rotate."""
+    vault.run("bootstrap", "--create")
+    vault.policy(f'path "{vault.mount}/*" {{ capabilities = ["read"] }}')
+    place = f"{vault.mount}/data/{vault.path}"
+    sentence = (
+        f"keyferry-agent: Vault refuses to write secret {vault.mount}/{vault.path}; the token's policy "
+        f'needs: path "{place}" {{ capabilities = ["create", "update"] }}\n'
+    )
+    assert vault.run("rotate") == (1, "", sentence)
+
+
+def test_a_mark_that_is_refused(vault: VaultKv) -> None:
+    """The version is there then, and that is said."""
+    vault.run("bootstrap", "--create")
+    vault.policy(f'path "{vault.mount}/*" {{ capabilities = ["create", "read", "update"] }}')
+    with pytest.raises(
+        DeniedError, match=r"version 2 .* was made, but Vault refuses .* needed: path .*patch"
+    ):
+        lifecycle.rotate(vault.keeper(), new_material(vault.key()), Rotation("1", at_once=True))
+    assert len(vault.values()) == 2
+
+
+def test_marks_of_versions_that_are_gone(vault: VaultKv) -> None:
+    """There is room for 64 only, so they go with the next mark; whatever else stands there stays."""
+    vault.secrets.update_metadata(
+        vault.path, max_versions=2, custom_metadata={"owner": "fedha"}, mount_point=vault.mount
+    )
+    vault.secrets.configure(max_versions=2, mount_point=vault.mount)
+    keeper = vault.keeper()
+    vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text)
+    for number in range(1, 5):
+        rotation = Rotation(str(number), at_once=True, drop_oldest=True)
+        lifecycle.rotate(keeper, new_material(vault.key()), rotation)
+    metadata = vault.secrets.read_secret_metadata(vault.path, vault.mount)["data"]
+    assert sorted(metadata["versions"]) == ["4", "5"]
+    assert sorted(metadata["custom_metadata"]) == [
+        "keyferry-activates-3",
+        "keyferry-activates-4",
+        "keyferry-activates-5",
+        "owner",
+    ]
