@@ -80,7 +80,7 @@ class Column:
     def _rows(self) -> Any:
         # As plain text, else the field would decrypt what it reads and encrypt what it compares with.
         stored = ExpressionWrapper(F(self.field), TextField())
-        return self.model._base_manager.using(self.database).alias(stored=stored)
+        return self.model._base_manager.using(self.database).annotate(stored=stored)
 
 
 def encrypted_columns(database: str) -> list[Column]:

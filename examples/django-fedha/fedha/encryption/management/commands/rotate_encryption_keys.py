@@ -7,7 +7,7 @@ with an earlier version meanwhile, 130 interrupted. After 3 and 130, run it agai
 
 import sys
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
 from typing import Any, Final
 
@@ -106,7 +106,7 @@ class _Bar:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) == 0:
+        message = f"{text!r} is not a number above 0"
+        raise ArgumentTypeError(message)
+    return int(text)
