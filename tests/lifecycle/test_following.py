@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rotate --wait`` beside a running agent: staged, at once, too late, and on a terminal."""
+
+import json
+import os
+import pty
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.keyring_file import new_entry, new_keyring
+from keyferry.material import Material
+from tests.daemon.agent_process import AgentProcess
+
+# The shortest delay that the bound allows with these.
+STAGED: dict[str, Any] = {
+    "refresh": {"interval": "100ms", "timeout": "50ms", "max_backoff": "50ms"},
+    "rotation": {"activation_delay": "1500ms", "clock_skew": "0s"},
+}
+
+
+@pytest.fixture
+def agent(home: Path) -> Iterator[AgentProcess]:
+    """Return a running agent on a keyring file with one version."""
+    with AgentProcess(home, **STAGED) as process:
+        first = Material(secrets.token_urlsafe(32).encode())
+        process.key_file.write_bytes(new_keyring("master", new_entry("1", time.time(), first)))
+        section = process.file_key() | {"format": "keyring", "encoding": "base64url", "length": 32}
+        process.configure(keys={"master": section})
+        process.start()
+        process.wait_ready()
+        yield process
+
+
+def rotate(agent: AgentProcess, *more: str) -> subprocess.CompletedProcess[str]:
+    return agent.run("rotate", "-c", str(agent.config), "--wait", *more, within=30)
+
+
+def active(agent: AgentProcess) -> str:
+    status = agent.run("status", "-c", str(agent.config), "--json")
+    versions = json.loads(status.stdout)["keys"]["master"]["versions"]
+    return next(str(version["id"]) for version in versions if version["state"] == "active")
+
+
+def test_it_ends_when_the_version_is_active(agent: AgentProcess) -> None:
+    """Elsewhere than on a terminal each step is a line on standard error, and the result is on the other."""
+    run = rotate(agent)
+    assert run.returncode == 0
+    *waiting, staged, done = run.stderr.splitlines()
+    assert waiting in ([], ["waiting for the agent to see version 2"])
+    assert staged.startswith("version 2 is on the volume, and active from 20")
+    assert done == f"version 2 is active on {agent.volume}"
+    assert run.stdout.startswith("key master (file): version 2, sha256:")
+    assert active(agent) == "2"
+
+
+def test_at_once(agent: AgentProcess) -> None:
+    run = rotate(agent, "--activate", "now", "--json")
+    assert run.returncode == 0
+    document = json.loads(run.stdout)
+    assert (document["version"], document["active_here"]) == ("2", True)
+    assert "active from" not in run.stderr
+    assert active(agent) == "2"
+
+
+def test_too_late(agent: AgentProcess) -> None:
+    """Exit 3: the version is made, and not yet active."""
+    run = rotate(agent, "--timeout", "0.5", "--json")
+    assert run.returncode == 3
+    assert json.loads(run.stdout)["active_here"] is False
+    assert run.stderr.endswith(f"keyferry-agent: version 2 is not active on {agent.volume} in time\n")
+    assert active(agent) == "1"
+
+
+def test_no_agent(agent: AgentProcess) -> None:
+    agent.stop()
+    run = rotate(agent, "--timeout", "0.2")
+    assert run.returncode == 3
+    assert "waiting for the agent to see version 2\n" in run.stderr
+
+
+def test_no_volume(agent: AgentProcess) -> None:
+    """What cannot be followed is not begun."""
+    before = agent.key_file.read_bytes()
+    run = rotate(agent, "--dir", str(agent.home / "nowhere"))
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert str(agent.home / "nowhere") in run.stderr
+    assert agent.key_file.read_bytes() == before
+
+
+def test_on_a_terminal(agent: AgentProcess) -> None:
+    """There one line is drawn again and again, with a bar."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent", "rotate", "-c", str(agent.config), "--wait"],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = b""
+    while True:
+        try:
+            data = os.read(ours, 4096)
+        except OSError:  # the terminal's other end was closed
+            break
+        if not data:
+            break
+        drawn += data
+    os.close(ours)
+    assert process.wait(30) == 0
+    pictures = drawn.decode().split("\r\x1b[K")
+    assert pictures[-1] == f"version 2 is active on {agent.volume}\r\n"
+    bars = [picture for picture in pictures if picture.startswith("[")]
+    assert len(bars) > 3
+    assert all(bar.endswith(" s") and "version 2 is active in " in bar for bar in bars)
+    assert bars[0].count("#") < bars[-1].count("#")
