@@ -3,38 +3,38 @@
 
 Rules:
 
-- Versions are the secret's own, in order of creation; the one labelled AWSCURRENT stands last of those that
-  were ever released, so that moving the label back moves the older version to the end.
-- AWSPENDING is shown at once, at the end, so that every replica has it before it is promoted; it is not used
-  before that. One without a value yet is not shown.
-- A label of ours says that a version activates when it was created (docs/adr/0008-activation-at-once.md).
+- Versions are the secret's own; what their labels mean, agent.providers.aws_versions says. A pending one
+  without a value yet is not shown.
 - DescribeSecret is the probe: the versions are listed again only when it shows a change. It tells nothing of
   versions without a label; only ListSecretVersionIds does.
 - Where the policy forbids the list, the labelled versions are all there is; where it forbids the probe, the
   list is read each time; where it forbids both, the labelled values. A warning names the missing action.
-- Secrets Manager keeps the newest 100 versions: the oldest of a shorter list is the first that ever was.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from agent.errors import DeniedError, MalformedError, MissingError
 from agent.offer import UNRELEASED, Known, Offer, Offered
 from agent.providers.aws import AwsSession
+from agent.providers.aws_versions import (
+    CURRENT,
+    PENDING,
+    PREVIOUS,
+    Listed,
+    Listing,
+    first_of,
+    in_order,
+    is_pending,
+    labels_of,
+    seconds,
+    stated,
+)
 from agent.providers.values import field_material, json_object, raw_material
 from agent.settings import KeySettings, SecretsManagerSource
 from keyferry.material import Material
 
-CURRENT: Final = "AWSCURRENT"
-PENDING: Final = "AWSPENDING"
-PREVIOUS: Final = "AWSPREVIOUS"
-# The source's own word that a version activates when it was created; `rotate --activate now` sets it.
-AT_ONCE: Final = "keyferry-activates-at-once"
-
-# https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
-VERSIONS_KEPT: Final = 100
 _PAGE_SIZE: Final = 100
 
 _NO_LIST: Final = (
@@ -55,22 +55,6 @@ _LOOKS_LIKE_JSON: Final = (
 )
 
 
-class _Listed(NamedTuple):
-    """A version as AWS lists it. ``created_at`` is ``None`` where only labels may be seen."""
-
-    id: str
-    created_at: float | None
-    labels: frozenset[str]
-
-
-class _Listing(NamedTuple):
-    """The secret's versions when it looked like ``seen``; ``complete`` if older ones are in it."""
-
-    seen: object
-    versions: tuple[_Listed, ...]
-    complete: bool
-
-
 class SecretsManagerProvider:
     """One field, or the whole, of one secret."""
 
@@ -80,7 +64,7 @@ class SecretsManagerProvider:
         self._source = source
         self._thing = f"secret {source.secret} in {source.region}"
         self._session = AwsSession(source, "secretsmanager", timeout)
-        self._listing: _Listing | None = None
+        self._listing: Listing | None = None
 
     def fetch(self, known: Known) -> Offer:
         """Return the secret's versions."""
@@ -97,8 +81,8 @@ class SecretsManagerProvider:
         warnings = [] if listing.complete else [_NO_LIST]
         if described is None:
             warnings.append(_NO_PROBE)
-        first = _first(listing)
-        offered = (self._offered(version, known, first) for version in _in_order(listing.versions))
+        first = first_of(listing)
+        offered = (self._offered(version, known, first) for version in in_order(listing.versions))
         return self._offer([version for version in offered if version is not None], warnings)
 
     def close(self) -> None:
@@ -120,9 +104,9 @@ class SecretsManagerProvider:
         except DeniedError:
             return None
 
-    def _look(self, described: Mapping[str, Any] | None, remembered: _Listing | None) -> _Listing | None:
+    def _look(self, described: Mapping[str, Any] | None, remembered: Listing | None) -> Listing | None:
         """Return the versions; ``None`` if neither they nor the labels may be seen."""
-        labels = None if described is None else _labels(described)
+        labels = None if described is None else labels_of(described)
         # With the ARN, in which a secret that is made anew differs.
         seen = None if described is None else (described["ARN"], described.get("LastChangedDate"), labels)
         if seen is not None and remembered is not None and remembered.seen == seen:
@@ -131,16 +115,16 @@ class SecretsManagerProvider:
         if listed is None:
             if labels is None:
                 return None
-            return _Listing(
-                seen, tuple(_Listed(id_, None, found) for id_, found in labels.items()), complete=False
+            return Listing(
+                seen, tuple(Listed(id_, None, found) for id_, found in labels.items()), complete=False
             )
         # The list may lag behind: it is only remembered if it shows the same labels.
         if labels != {version.id: version.labels for version in listed if version.labels}:
             seen = None
-        return _Listing(seen, listed, complete=True)
+        return Listing(seen, listed, complete=True)
 
-    def _list(self) -> tuple[_Listed, ...] | None:
-        versions: list[_Listed] = []
+    def _list(self) -> tuple[Listed, ...] | None:
+        versions: list[Listed] = []
         page: dict[str, object] = {"IncludeDeprecated": True, "MaxResults": _PAGE_SIZE}
         while True:
             answer = self._probe("ListSecretVersionIds", **page)
@@ -148,22 +132,22 @@ class SecretsManagerProvider:
                 return None
             for version in answer.get("Versions", ()):
                 labels = frozenset(version.get("VersionStages", ()))
-                versions.append(_Listed(version["VersionId"], _seconds(version["CreatedDate"]), labels))
+                versions.append(Listed(version["VersionId"], seconds(version["CreatedDate"]), labels))
             if not answer.get("NextToken"):
                 return tuple(versions)
             page["NextToken"] = answer["NextToken"]
 
-    def _offered(self, version: _Listed, known: Known, first: str | None) -> Offered | None:
+    def _offered(self, version: Listed, known: Known, first: str | None) -> Offered | None:
         """Return what is offered of ``version``; ``None`` if it is pending and has no value yet."""
         held = version.id in known and version.created_at in (None, known[version.id])
-        pending = _is_pending(version)
+        pending = is_pending(version)
         created_at = known[version.id] if held else version.created_at
         offered = Offered(
             id=version.id,
             created_at=created_at,
             material=None,
             first=version.id == first,
-            activates_at=_stated(version, created_at),
+            activates_at=stated(version, created_at),
         )
         if held:
             return offered
@@ -174,10 +158,10 @@ class SecretsManagerProvider:
         except DeniedError as error:
             return offered._replace(material=error)
         # The list's own word, where there is one: it is what the next list is compared with.
-        created_at = version.created_at or _seconds(answer["CreatedDate"])
+        created_at = version.created_at or seconds(answer["CreatedDate"])
         return offered._replace(
             created_at=created_at,
-            activates_at=_stated(version, created_at),
+            activates_at=stated(version, created_at),
             material=self._material(answer),
         )
 
@@ -190,12 +174,12 @@ class SecretsManagerProvider:
                 answer = self._value(VersionStage=label)
                 answers.setdefault(answer["VersionId"], answer)
         listed = [
-            _Listed(id_, _seconds(answer["CreatedDate"]), frozenset(answer["VersionStages"]))
+            Listed(id_, seconds(answer["CreatedDate"]), frozenset(answer["VersionStages"]))
             for id_, answer in answers.items()
         ]
-        for version in _in_order(listed):
+        for version in in_order(listed):
             material = self._material(answers[version.id])
-            activates_at = _stated(version, version.created_at)
+            activates_at = stated(version, version.created_at)
             yield Offered(version.id, version.created_at, material, activates_at=activates_at)
 
     def _value(self, **which: str) -> Mapping[str, Any]:
@@ -231,44 +215,3 @@ class SecretsManagerProvider:
         return (
             isinstance(material, Material) and not material.binary and material.raw.lstrip().startswith(b"{")
         )
-
-
-def _labels(described: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    return {
-        id_: frozenset(labels) for id_, labels in described.get("VersionIdsToStages", {}).items() if labels
-    }
-
-
-def _is_pending(version: _Listed) -> bool:
-    # A rotation may leave AWSPENDING on the version that it has promoted.
-    return PENDING in version.labels and version.labels.isdisjoint({CURRENT, PREVIOUS})
-
-
-def _stated(version: _Listed, created_at: float | None) -> float | None:
-    """Return when the version activates, where the secret says it itself."""
-    if _is_pending(version):
-        return UNRELEASED
-    return created_at if AT_ONCE in version.labels else None
-
-
-def _in_order(versions: Iterable[_Listed]) -> list[_Listed]:
-    """Return the versions in order of activation; labels decide where creation times tie or are not known."""
-
-    def position(version: _Listed) -> tuple[bool, bool, float, bool]:
-        labels = version.labels
-        return _is_pending(version), CURRENT in labels, version.created_at or 0.0, PREVIOUS in labels
-
-    return sorted(versions, key=position)
-
-
-def _first(listing: _Listing) -> str | None:
-    """Return the id of the version that no other came before, ``None`` if the list does not tell."""
-    if not listing.complete or not 0 < len(listing.versions) < VERSIONS_KEPT:
-        return None
-    oldest = min(version.created_at or 0.0 for version in listing.versions)
-    # Of several in one second the first in order: the current one is the last of them.
-    return next(version.id for version in _in_order(listing.versions) if version.created_at == oldest)
-
-
-def _seconds(moment: datetime) -> float:
-    return round(moment.timestamp(), 3)

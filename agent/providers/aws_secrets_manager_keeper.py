@@ -21,7 +21,7 @@ from typing import Any, Final
 from agent.errors import AgentError, ConfigError, MissingError
 from agent.providers.aws import AwsSession
 from agent.providers.aws_errors import TakenError
-from agent.providers.aws_secrets_manager import AT_ONCE, CURRENT, PENDING, PREVIOUS, VERSIONS_KEPT
+from agent.providers.aws_versions import AT_ONCE, CURRENT, PENDING, PREVIOUS, VERSIONS_KEPT
 from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation
 from agent.providers.values import json_object
 from agent.settings import KeySettings, SecretsManagerSource

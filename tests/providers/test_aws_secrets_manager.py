@@ -168,7 +168,7 @@ def test_the_oldest_of_a_full_list_is_not_called_the_first(
     secret: SecretsManagerDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AWS drops the oldest of more than a hundred."""
-    monkeypatch.setattr("agent.providers.aws_secrets_manager.VERSIONS_KEPT", 2)
+    monkeypatch.setattr("agent.providers.aws_versions.VERSIONS_KEPT", 2)
     secret.put(new_value())
     provider = secret.provider()
     assert fetch(provider, {}).versions[0].first
