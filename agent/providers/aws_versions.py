@@ -3,8 +3,10 @@
 
 Rules:
 
-- Versions are in order of creation; the one labelled AWSCURRENT stands last of those that were ever released,
-  so that moving the label back moves the older version to the end.
+- Versions are in order of creation, but for two. The one labelled AWSCURRENT stands last of those that were
+  ever released, so that moving the label back moves the older version to the end. AWSPREVIOUS stands before
+  it: that one is in use while the current one waits for its time, not one that was rolled back from, or made
+  by a rotation that failed, in between.
 - AWSPENDING stands at the end, so that every replica has it before it is promoted; it is not used before that
   (docs/adr/0009-unreleased-versions.md).
 - A label of ours says that a version activates when it was created (docs/adr/0008-activation-at-once.md).
@@ -64,11 +66,11 @@ def stated(version: Listed, created_at: float | None) -> float | None:
 
 
 def in_order(versions: Iterable[Listed]) -> list[Listed]:
-    """Return the versions in order of activation; labels decide where creation times tie or are not known."""
+    """Return the versions in order of activation."""
 
-    def position(version: Listed) -> tuple[bool, bool, float, bool]:
+    def position(version: Listed) -> tuple[bool, bool, bool, float]:
         labels = version.labels
-        return is_pending(version), CURRENT in labels, version.created_at or 0.0, PREVIOUS in labels
+        return is_pending(version), CURRENT in labels, PREVIOUS in labels, version.created_at or 0.0
 
     return sorted(versions, key=position)
 

@@ -85,15 +85,16 @@ def test_a_promoted_version_is_released(secret: SecretsManagerDriver) -> None:
     assert [version.material for version in offer.versions] == [None, None]
 
 
-def test_an_abandoned_version_stands_before_the_current_one(secret: SecretsManagerDriver) -> None:
-    """A rotation that failed and was begun again never used its first try: it decrypts, and no more."""
+def test_an_abandoned_version_stands_before_those_that_were_used(secret: SecretsManagerDriver) -> None:
+    """A rotation that failed and was begun again: while its second try waits, its first one is not used."""
     secret.put(new_value())
     abandoned = pending(secret, new_value())
     again = pending(secret, new_value())
     label(secret, "AWSCURRENT", to=again, off=secret.version_id(1))
     offer = fetch(secret.provider(), {})
     assert abandoned == secret.version_id(2)
-    assert numbers(offer) == [1, 2, 3]
+    assert numbers(offer) == [2, 1, 3]
+    assert [version.first for version in offer.versions] == [False, True, False]
 
 
 def test_moving_the_label_back_moves_the_older_version_to_the_end(secret: SecretsManagerDriver) -> None:
@@ -105,6 +106,15 @@ def test_moving_the_label_back_moves_the_older_version_to_the_end(secret: Secret
     offer = fetch(provider, held)
     assert numbers(offer) == [1, 3, 2]
     assert [version.first for version in offer.versions] == [True, False, False]
+
+
+def test_a_version_that_was_rolled_back_from_is_not_used_again(secret: SecretsManagerDriver) -> None:
+    """While the version after it waits for its time, the one that was rolled back to is in use."""
+    for _ in range(3):
+        secret.put(new_value())
+    label(secret, "AWSCURRENT", to=secret.version_id(2), off=secret.version_id(3))
+    secret.put(new_value())
+    assert numbers(fetch(secret.provider(), {})) == [1, 3, 2, 4]
 
 
 def test_a_pending_version_without_a_value_is_not_there(secret: SecretsManagerDriver) -> None:
