@@ -41,6 +41,7 @@ class Store:
 
     def __init__(self, stack: ExitStack, home: Path, server: Callable[[], Any]) -> None:
         """Keep where files may lie; ``server`` gives the real one, where the store needs one."""
+        self._stack = stack
         self.home = home
         self.config = home / "agent.yaml"
         self.volume = home / "volume"
@@ -101,8 +102,10 @@ class Store:
         return [material.text for material in materials if isinstance(material, Material)]
 
     def keeper(self) -> Keeper:
-        """Open what makes and rotates the key; the caller closes it."""
-        return open_keeper(self.key(), timeout=TIMEOUT_SECONDS)
+        """Open what makes and rotates the key; it is closed after the test."""
+        keeper = open_keeper(self.key(), timeout=TIMEOUT_SECONDS)
+        self._stack.callback(keeper.close)
+        return keeper
 
 
 class FileStore(Store):

@@ -39,7 +39,6 @@ def test_a_label_that_was_moved_back(secrets_manager: SecretsManager) -> None:
     )
     client.close()
     third = lifecycle.rotate(keeper, new_material(store.key()), Rotation(first))
-    keeper.close()
     assert len({first, second, third}) == 3
     assert store.offer().versions[-1].id == third
 
@@ -61,7 +60,6 @@ def test_a_rotation_under_way(secrets_manager: SecretsManager) -> None:
     )
     with pytest.raises(AgentError, match=sentence):
         lifecycle.rotate(keeper, new_material(store.key()), Rotation(first))
-    keeper.close()
 
 
 def test_an_arn_that_is_not_there(secrets_manager: SecretsManager) -> None:

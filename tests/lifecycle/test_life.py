@@ -13,7 +13,7 @@ from agent.errors import AgentError
 from agent.providers import lifecycle
 from agent.providers.lifecycle import ChangedError, ExistsError, Rotation, new_material
 from keyferry.material import Material, decode
-from tests.lifecycle.stores import KeyringFile, RawFile, SecretsManager, Store, VaultKv, results
+from tests.lifecycle.stores import STORES, KeyringFile, RawFile, SecretsManager, Store, VaultKv, results
 
 
 def test_a_whole_life(store: Store) -> None:
@@ -73,8 +73,16 @@ def test_people_read_it(kind: type[Store], opened: Callable[[type[Store]], Store
     assert not any(secret in created + rotated for secret in store.values())
 
 
-def test_two_bootstraps_at_once(store: Store) -> None:
-    """However many make it at once, there is one key, and everybody says the same of it."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("file-raw", "vault", "aws-kms") else pytest.mark.slow)
+        for name in STORES
+    ],
+)
+def test_bootstraps_at_once(name: str, opened: Callable[[type[Store]], Store]) -> None:
+    """However many processes make it at once, there is one key, and everybody says the same of it."""
+    store = opened(STORES[name])
     ended = results([store.start("bootstrap", "--create", "--json") for _ in range(3)])
     assert [code for code, _, _ in ended] == [0] * 3, ended
     told = [json.loads(out)["keys"][0] for _, out, _ in ended]
@@ -107,8 +115,6 @@ def test_creates_at_once(store: Store) -> None:
     """Without a look before it: one makes the key, the others are told that it exists."""
     keepers = [store.keeper() for _ in range(3)]
     answers = at_once(*(partial(lifecycle.create, k, new_material(store.key())) for k in keepers))
-    for keeper in keepers:
-        keeper.close()
     assert len([answer for answer in answers if isinstance(answer, str)]) == 1, answers
     assert len([answer for answer in answers if isinstance(answer, ExistsError | ChangedError)]) == 2, answers
     assert len(store.values()) == 1
@@ -130,8 +136,6 @@ def test_rotations_at_once(store: Store) -> None:
         after = store.offer().versions
         assert after[-1].id == made[0]
         assert len(after) == (len(before) + 1 if store.staged else 1)
-    for keeper in keepers:
-        keeper.close()
 
 
 @pytest.mark.parametrize("kind", [KeyringFile, VaultKv])
@@ -167,4 +171,3 @@ def test_at_once(store: Store) -> None:
     # moto takes every label off a version that is no longer current.
     if store.staged and not isinstance(store, SecretsManager):
         assert versions[-2].activates_at == version.activates_at
-    keeper.close()
