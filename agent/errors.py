@@ -69,6 +69,6 @@ class MalformedError(RefreshError):
 
 
 class ConflictError(RefreshError):
-    """What the provider shows contradicts what is published: another source, or another value of a known id."""
+    """What the provider shows contradicts what is published: another source, or an id with another value."""
 
     outcome = "conflict"

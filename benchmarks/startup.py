@@ -11,6 +11,7 @@ counts is the ratio of their medians in one run.
 """
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -110,7 +111,7 @@ def _script(workshop: Workshop, code: str) -> float:
     target = workshop.volume() / "key"
     arguments = [workshop.bao.address, str(workshop.bao.ca_file), str(workshop.token_file), str(target)]
     begun = time.perf_counter()
-    process = subprocess.Popen([workshop.python, "-c", code, *arguments])
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
     try:
         return wait_until(target.exists, "the script's key") - begun
     finally:

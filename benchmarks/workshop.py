@@ -22,7 +22,7 @@ class Workshop:
     """
 
     def __init__(self, python: Path) -> None:
-        """Keep which interpreter runs the agent and the scripts that it is compared with."""
+        """Keep which interpreter runs the agent."""
         self.python = str(python)
 
     def __enter__(self) -> Self:

@@ -16,11 +16,12 @@ from typing import Literal
 
 from agent.commands.hardening import harden
 from agent.commands.look import active, chosen, look
+from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, MissingError, RefreshError
 from agent.exits import Exit
 from agent.loading import load
 from agent.providers import open_keeper
-from agent.providers.lifecycle import ExistsError, create, new_material
+from agent.providers.lifecycle import ExistsError, create
 from agent.settings import KeySettings, Settings
 
 Result = Literal["ok", "created", "missing", "failed", "unsupported"]

@@ -21,11 +21,12 @@ from agent.clock import moment
 from agent.commands.following import Follower
 from agent.commands.hardening import harden
 from agent.commands.look import chosen, look, newest
+from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, RefreshError
 from agent.exits import Exit
 from agent.loading import load
 from agent.providers import lifecycle, open_keeper
-from agent.providers.lifecycle import Rotation, new_material
+from agent.providers.lifecycle import Rotation
 from agent.settings import KeySettings, Settings
 from keyferry.times import format_time
 

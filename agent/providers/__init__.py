@@ -3,11 +3,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from agent.errors import ConfigError
 from agent.providers.base import Provider
-from agent.providers.lifecycle import Keeper
 from agent.settings import (
     AwsKmsSource,
     EnvSource,
@@ -18,6 +17,10 @@ from agent.settings import (
     VaultSource,
     VaultTransitSource,
 )
+
+if TYPE_CHECKING:
+    # Only what makes and rotates keys needs it, and the agent does neither.
+    from agent.providers.lifecycle import Keeper
 
 
 def open_provider(key: KeySettings, *, timeout: float) -> Provider:  # noqa: PLR0911 - one a provider
@@ -59,7 +62,7 @@ def open_provider(key: KeySettings, *, timeout: float) -> Provider:  # noqa: PLR
                 assert_never(key.source)
 
 
-def open_keeper(key: KeySettings, *, timeout: float) -> Keeper:
+def open_keeper(key: KeySettings, *, timeout: float) -> "Keeper":
     """Return what makes and rotates ``key`` at its store. Nothing is contacted yet.
 
     Raises ``ConfigError`` where that store cannot, or where this installation lacks its SDK.

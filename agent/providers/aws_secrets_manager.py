@@ -28,6 +28,7 @@ from agent.providers.aws_versions import (
     in_order,
     is_pending,
     labels_of,
+    room_warning,
     seconds,
     stated,
 )
@@ -81,6 +82,8 @@ class SecretsManagerProvider:
         warnings = [] if listing.complete else [_NO_LIST]
         if described is None:
             warnings.append(_NO_PROBE)
+        if (room := room_warning(listing)) is not None:
+            warnings.append(room)
         first = first_of(listing)
         offered = (self._offered(version, known, first) for version in in_order(listing.versions))
         return self._offer([version for version in offered if version is not None], warnings)

@@ -84,6 +84,18 @@ def first_of(listing: Listing) -> str | None:
     return next(version.id for version in in_order(listing.versions) if version.created_at == oldest)
 
 
+def room_warning(listing: Listing) -> str | None:
+    """Return the warning that a version will soon be pushed out, from two rotations before."""
+    count = len(listing.versions)
+    if not listing.complete or count < VERSIONS_KEPT - 1:
+        return None
+    when = "the one after the next rotation" if count < VERSIONS_KEPT else "the next rotation"
+    return (
+        f"the secret has {count} of the {VERSIONS_KEPT} versions that AWS keeps: {when} drops the oldest "
+        "one, and what only that decrypts is lost; go on in a new secret before that"
+    )
+
+
 def seconds(moment: datetime) -> float:
     """Return Unix seconds, to the millisecond."""
     return round(moment.timestamp(), 3)

@@ -14,7 +14,6 @@ Rules:
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -128,7 +127,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _written(path: Path, data: bytes, mode: int) -> Path:
     """Return a new file beside ``path`` that holds ``data``, on disk."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -14,17 +14,12 @@ Rules:
 Not here: reading a key (agent.providers.base), and deciding that it is to be made or rotated.
 """
 
-import secrets
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from agent.errors import AgentError, UnavailableError
-from agent.settings import KeySettings
 from keyferry.material import Material
-
-DEFAULT_LENGTH_BYTES: Final = 32
 
 
 class ExistsError(AgentError):
@@ -74,26 +69,6 @@ def rotate(keeper: Keeper, material: Material, rotation: Rotation) -> str:
     """Make a new version and return its id; raises ``ChangedError`` and ``FullError`` as well."""
     with _only_agent_errors():
         return keeper.rotate(material, rotation)
-
-
-def new_material(key: KeySettings) -> Material:
-    """Return a new random key as the encoding and length of ``key`` want it; 32 bytes where no length is set.
-
-    Texts are base64url without padding (RFC 4648 section 5); ``length`` counts the characters of
-    ``encoding: text`` and the decoded bytes of all others.
-    """
-    size = key.length or DEFAULT_LENGTH_BYTES
-    match key.encoding:
-        case "binary":
-            return Material(secrets.token_bytes(size), binary=True)
-        case "hex":
-            return Material(secrets.token_hex(size).encode())
-        case "base64":
-            return Material(b64encode(secrets.token_bytes(size)))
-        case "base64url":
-            return Material(secrets.token_urlsafe(size).encode())
-        case "text":
-            return Material(secrets.token_urlsafe(size)[: key.length].encode())
 
 
 @contextmanager

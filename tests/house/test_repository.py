@@ -76,7 +76,9 @@ def test_declared_dependencies_are_the_compiled_ones() -> None:
     """pyproject.toml says what the agent needs; requirements/*.in must not know better."""
     agent = project("pyproject.toml")
     extras = agent["optional-dependencies"]
-    declared = {"agent-core": agent["dependencies"]} | {f"agent-{name}": extras[name] for name in extras}
+    # Vault needs no SDK; its file is there for the image of one provider.
+    declared = {"agent-core": agent["dependencies"], "agent-vault": []}
+    declared |= {f"agent-{name}": extras[name] for name in extras}
     for name in ("agent-core", "agent-vault", "agent-aws", "agent-gcp"):
         wanted = {re.split(r"[=<>]", dependency)[0] for dependency in declared[name]} - {"keyferry"}
         lines = (REQUIREMENTS / f"{name}.in").read_text().splitlines()

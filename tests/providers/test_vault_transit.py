@@ -3,7 +3,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,7 +156,8 @@ def test_a_bare_ciphertext(store: Store) -> None:
     """Without a keyring around it a ciphertext is not bound, has no history, and is the key all the same."""
     value = new_value()
     source = replace(store.source(), keyring=store.wrap(value.encode(), b""))
-    offer = fetch(open_provider(key(source, "vault-transit"), timeout=5.0), {})
+    with closing(open_provider(key(source, "vault-transit"), timeout=5.0)) as provider:
+        offer = fetch(provider, {})
     assert [isinstance(v.material, Material) and v.material.text for v in offer.versions] == [value]
     assert offer.unstaged is not None
 
