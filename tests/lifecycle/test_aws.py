@@ -7,9 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, DeniedError
 from agent.providers import lifecycle
-from agent.providers.lifecycle import Rotation, new_material
+from agent.providers.lifecycle import FullError, Rotation
 from tests.lifecycle.stores import AwsKms, SecretsManager
 from tests.servers.aws_proxy import refusal
 
@@ -88,3 +89,32 @@ def test_kms_denied(opened: Callable[[type[AwsKms]], AwsKms]) -> None:
     with pytest.raises(DeniedError, match=r"^AWS refuses kms:Encrypt on KMS key "):
         lifecycle.create(store.keeper(), new_material(store.key()))
     assert not store.path.exists()
+
+
+def test_room(secrets_manager: SecretsManager) -> None:
+    """AWS keeps 100 versions; from 99 on it is told, and beyond 100 it is asked for."""
+    store = secrets_manager
+    keeper = store.keeper()
+    newest = lifecycle.create(keeper, new_material(store.key()))
+    with ExitStack() as stack:
+        client = store.aws.client("secretsmanager")
+        stack.callback(client.close)
+
+        def put() -> str:
+            value = json.dumps({"key": new_material(store.key()).text})
+            return str(client.put_secret_value(SecretId=store.name, SecretString=value)["VersionId"])
+
+        for _ in range(98):
+            newest = put()
+        warning = (
+            "the secret has 99 of the 100 versions that AWS keeps: the one after the next rotation drops the "
+            "oldest one, and what only that decrypts is lost; go on in a new secret before that"
+        )
+        assert store.offer().warnings == (warning,)
+        newest = lifecycle.rotate(keeper, new_material(store.key()), Rotation(newest))
+    sentence = (
+        rf"^secret {store.name} in eu-west-1 has 100 versions, and AWS keeps 100: another one makes it drop"
+    )
+    with pytest.raises(FullError, match=sentence):
+        lifecycle.rotate(keeper, new_material(store.key()), Rotation(newest))
+    lifecycle.rotate(keeper, new_material(store.key()), Rotation(newest, drop_oldest=True))

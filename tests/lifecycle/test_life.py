@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from agent.commands.new_material import new_material
 from agent.errors import AgentError
 from agent.providers import lifecycle
-from agent.providers.lifecycle import ChangedError, ExistsError, Rotation, new_material
+from agent.providers.lifecycle import ChangedError, ExistsError, Rotation
 from keyferry.material import Material, decode
 from tests.lifecycle.stores import STORES, KeyringFile, RawFile, SecretsManager, Store, VaultKv, results
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from agent.commands.new_material import new_material
 from agent.policies import Role, policies
 from agent.prices import TRAFFIC
 from agent.providers import open_provider
 from agent.providers.base import fetch
-from agent.providers.lifecycle import new_material
 from agent.settings import AwsKmsSource, EnvSource, KeySettings, SecretsManagerSource, Source, VaultSource
 from tests.lifecycle.stores import (
     TIMEOUT_SECONDS,

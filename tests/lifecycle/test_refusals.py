@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, DeniedError, MissingError, UnavailableError
 from agent.providers import lifecycle
-from agent.providers.lifecycle import ExistsError, Rotation, new_material
+from agent.providers.lifecycle import ExistsError, Rotation
 from agent.settings import FileSource, KeySettings
 from keyferry.material import ENCODINGS, Encoding, Material, decode
 from tests.lifecycle.stores import (

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from agent.commands.new_material import new_material
 from agent.errors import DeniedError
 from agent.providers import lifecycle
-from agent.providers.lifecycle import ChangedError, FullError, Rotation, new_material
+from agent.providers.lifecycle import ChangedError, FullError, Rotation
 from tests.lifecycle.stores import VaultKv
 
 
