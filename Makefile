@@ -16,6 +16,7 @@ PROVIDER ?= file
 QUICK := not slow and not chart and not e2e
 SHIPPED := $(VENV)/shipped
 ROUNDS ?= 30
+JOBS ?= 2
 
 # The first interpreter that is new enough: `python3` is an older one on many machines.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
