@@ -118,3 +118,17 @@ def test_room(secrets_manager: SecretsManager) -> None:
     with pytest.raises(FullError, match=sentence):
         lifecycle.rotate(keeper, new_material(store.key()), Rotation(newest))
     lifecycle.rotate(keeper, new_material(store.key()), Rotation(newest, drop_oldest=True))
+
+
+def test_a_write_that_fails(secrets_manager: SecretsManager) -> None:
+    """Nothing is retried: whether it was written, the store tells."""
+    store = secrets_manager
+    store.run("bootstrap", "--create")
+    store.aws.proxy.faults["PutSecretValue"] = refusal("InternalServiceError", 500)
+    code, out, err = store.run("rotate")
+    assert (code, out) == (1, "")
+    assert err == (
+        "keyferry-agent: AWS answers 500 (InternalServiceError) to secretsmanager:PutSecretValue\n"
+    )
+    store.aws.proxy.faults.clear()
+    assert len(store.values()) == 1

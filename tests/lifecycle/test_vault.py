@@ -5,10 +5,12 @@ import json
 
 import pytest
 
+from agent.commands import rotate
 from agent.commands.new_material import new_material
-from agent.errors import DeniedError
+from agent.errors import AgentError, DeniedError
 from agent.providers import lifecycle
-from agent.providers.lifecycle import ChangedError, FullError, Rotation
+from agent.providers.lifecycle import ChangedError, FullError, Keeper, Rotation
+from keyferry.material import Material
 from tests.lifecycle.stores import VaultKv
 
 
@@ -158,3 +160,30 @@ def test_marks_of_versions_that_are_gone(vault: VaultKv) -> None:
         "keyferry-activates-5",
         "owner",
     ]
+
+
+def test_made_and_not_read_back(vault: VaultKv) -> None:
+    """That the version is there is said, and the key still is not."""
+    vault.run("bootstrap", "--create")
+    vault.policy(
+        f'path "{vault.mount}/metadata/*" {{ capabilities = ["read"] }}\n'
+        f'path "{vault.mount}/data/{vault.path}" {{ capabilities = ["create", "read", "update"] }}'
+    )
+    real = lifecycle.rotate
+    seen = vault.values()
+
+    def rotate_and_deny(keeper: Keeper, material: Material, rotation: Rotation) -> str:
+        seen.append(material.text)
+        version_id = real(keeper, material, rotation)
+        vault.bao.root.sys.create_or_update_policy(vault.mount, 'path "none" { capabilities = ["deny"] }')
+        return version_id
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifecycle, "rotate", rotate_and_deny)
+        patch.setattr(rotate, "harden", lambda: None)
+        with pytest.raises(
+            AgentError, match=r"^version 2 was made, but cannot be read back: denied: "
+        ) as raised:
+            rotate.rotate(vault.config, None, None, rotate.Options())
+    assert len(seen) == 2
+    assert not any(secret in str(raised.value) for secret in seen)
