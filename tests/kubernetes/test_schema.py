@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every value that the chart refuses, and what it says. Both Helms have their own words for a schema's."""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.kubernetes.charts import NEWEST, PLAIN, render
+
+pytestmark = pytest.mark.chart
+
+
+class Refused(NamedTuple):
+    """Values, and what Helm 3 and Helm 4 say about them."""
+
+    values: dict[str, Any]
+    helm_3: str
+    helm_4: str
+
+
+def unknown(path: str, values: dict[str, Any]) -> Refused:
+    """Return a value that nobody reads, most often a misspelt one."""
+    place, _, name = path.rpartition(".")
+    slashes = "".join(f"/{part}" for part in place.split(".") if part)
+    return Refused(
+        values,
+        f"- {place or '(root)'}: Additional property {name} is not allowed",
+        f"- at '{slashes}': additional properties '{name}' not allowed",
+    )
+
+
+def pattern(path: str, value: str, expression: str) -> Refused:
+    """Return a text that does not have the form it must have."""
+    values: Any = value
+    for part in reversed(path.split(".")):
+        values = {part: values}
+    quoted = expression.replace("\\", "\\\\")
+    return Refused(
+        values,
+        f"- {path}: Does not match pattern '{expression}'",
+        f"- at '/{path.replace('.', '/')}': '{value}' does not match pattern '{quoted}'",
+    )
+
+
+def choice(path: str, values: dict[str, Any], *allowed: str) -> Refused:
+    """Return a value that is none of those allowed."""
+    return Refused(
+        values,
+        f"- {path}: {path} must be one of the following: {', '.join(allowed)}",
+        f"- at '/{path.replace('.', '/')}': value must be one of {', '.join(allowed)}".replace('"', "'"),
+    )
+
+
+def wrong_type(path: str, values: dict[str, Any], wanted: str, given: str) -> Refused:
+    """Return a value of another type."""
+    slashes = "".join(f"/{part}" for part in path.split("."))
+    shown = {"integer": "number", "bool": "boolean"}.get(given, given)
+    return Refused(
+        values,
+        f"- {path}: Invalid type. Expected: {wanted}, given: {given}",
+        f"- at '{slashes}': got {shown}, want {wanted}",
+    )
+
+
+def too_small(path: str, values: dict[str, Any], least: str, given: str) -> Refused:
+    """Return a number below the least that is allowed."""
+    return Refused(
+        values,
+        f"- {path}: Must be greater than or equal to {least.replace(',', '')}",
+        f"- at '/{path}': minimum: got {given}, want {least}",
+    )
+
+
+NAME = "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|Ki|Mi|Gi)?$"
+VAULT = {"master": {"provider": "vault"}}
+
+REFUSED = {
+    "unknown value": unknown("replicas", {"replicas": 2}),
+    "unknown image value": unknown("image.name", {"image": {"name": "x"}}),
+    "unknown section of the configuration": unknown(
+        "config.refesh", {"config": {"keys": VAULT, "refesh": {"interval": "5m"}}}
+    ),
+    "unknown resource part": unknown("resources.limit", {"resources": {"limit": {"memory": "1Gi"}}}),
+    "unknown account value": unknown("serviceAccount.roleArn", {"serviceAccount": {"roleArn": "x"}}),
+    "unknown selector": unknown("podSelector.app", {"podSelector": {"app": "x"}}),
+    "unknown monitor value": unknown("podMonitor.path", {"podMonitor": {"path": "/x"}}),
+    "unknown rule value": unknown("prometheusRule.rules", {"prometheusRule": {"rules": []}}),
+    "unknown dashboard value": unknown("dashboard.folder", {"dashboard": {"folder": "x"}}),
+    "unknown policy value": unknown("networkPolicy.egress", {"networkPolicy": {"egress": []}}),
+    "unknown injection value": unknown("injection.label", {"injection": {"label": "x"}}),
+    "unknown namespace selector": unknown(
+        "injection.namespaceSelector.x", {"injection": {"namespaceSelector": {"x": "y"}}}
+    ),
+    "tag in the repository": pattern(
+        "image.repository", "keyferry-agent:0.1.0", r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*$"
+    ),
+    "tag with a digest": pattern("image.tag", "0.1@sha256", "^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"),
+    "short digest": pattern("image.digest", "sha256:00", "^(sha256:[0-9a-f]{64})?$"),
+    "pull policy": choice(
+        "image.pullPolicy", {"image": {"pullPolicy": "Sometimes"}}, '"IfNotPresent"', '"Always"', '"Never"'
+    ),
+    "configuration without keys": Refused(
+        {"config": {"refresh": {"interval": "5m"}}},
+        "- config: keys is required",
+        "- at '/config': missing property 'keys'",
+    ),
+    "no keys": Refused(
+        {"config": {"keys": {}}},
+        "- config.keys: Must have at least 1 properties",
+        "- at '/config/keys': minProperties: got 0, want 1",
+    ),
+    "key without a provider": Refused(
+        {"config": {"keys": {"master": {}}}},
+        "- config.keys.master: provider is required",
+        "- at '/config/keys/master': missing property 'provider'",
+    ),
+    "mode": choice("mode", {"mode": "daemon"}, '"sidecar"', '"once"'),
+    "native sidecar as text": choice("nativeSidecar", {"nativeSidecar": "yes"}, '"auto"', "true", "false"),
+    "relative mount path": pattern("mountPath", "run/keyferry", "^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$"),
+    "the root as mount path": pattern("mountPath", "/", "^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$"),
+    "volume without a unit": pattern("volumeSize", "4", "^[1-9][0-9]*(Ki|Mi|Gi)$"),
+    "volume as a number": wrong_type("volumeSize", {"volumeSize": 4}, "string", "integer"),
+    "privileged port": too_small("port", {"port": 80}, "1,024", "80"),
+    "port as text": wrong_type("port", {"port": "8181"}, "integer", "string"),
+    "root as user": too_small("runAsUser", {"runAsUser": 0}, "1", "0"),
+    "root as group": too_small("fsGroup", {"fsGroup": 0}, "1", "0"),
+    "no limits": Refused(
+        {"resources": {"limits": None}},
+        "- resources: limits is required",
+        "- at '/resources': missing property 'limits'",
+    ),
+    "no memory limit": Refused(
+        {"resources": {"limits": {"memory": None, "cpu": 1}}},
+        "- resources.limits: memory is required",
+        "- at '/resources/limits': missing property 'memory'",
+    ),
+    "unit of a request": pattern("resources.requests.memory", "64MB", QUANTITY),
+    "name with capitals": pattern("serviceAccount.name", "Fedha", NAME),
+    "a ConfigMap's name": pattern("existingConfigMap", "-x", NAME),
+    "a full name": pattern("fullnameOverride", "a_b", NAME),
+    "user in the place of a role": pattern(
+        "serviceAccount.awsRoleArn",
+        "arn:aws:iam::123456789012:user/fedha",
+        "^(arn:aws[a-z-]*:iam::[0-9]{12}:role/.+)?$",
+    ),
+    "no Google service account": pattern(
+        "serviceAccount.gcpServiceAccount",
+        "fedha",
+        r"^([a-z][a-z0-9-]*@[a-z][a-z0-9.:-]*\.iam\.gserviceaccount\.com)?$",
+    ),
+    "create as text": wrong_type(
+        "serviceAccount.create", {"serviceAccount": {"create": "yes"}}, "boolean", "string"
+    ),
+    "annotation that is no text": wrong_type(
+        "serviceAccount.annotations.x", {"serviceAccount": {"annotations": {"x": True}}}, "string", "boolean"
+    ),
+    "scrape interval": pattern("podMonitor.interval", "30", "^[1-9][0-9]*(ms|s|m|h)$"),
+    "runbook with an anchor": pattern("prometheusRule.runbook", "page#x", r"^[^#\s]+$"),
+    "files as an object": wrong_type("files", {"files": {"secret": {}}}, "array", "object"),
+    "environment without a name": Refused(
+        {"env": [{"value": "x"}]}, "- env.0: name is required", "- at '/env/0': missing property 'name'"
+    ),
+    "no ports of the key store": Refused(
+        {"networkPolicy": {"ports": []}},
+        "- networkPolicy.ports: Array must have at least 1 items",
+        "- at '/networkPolicy/ports': minItems: got 0, want 1",
+    ),
+    "no audience": Refused(
+        {"injection": {"tokenAudience": ""}},
+        "- injection.tokenAudience: String length must be greater than or equal to 1",
+        "- at '/injection/tokenAudience': minLength: got 0, want 1",
+    ),
+}
+
+# What a schema cannot say, and what deserves a sentence.
+SENTENCES = {
+    "a tag that moves": (
+        {**PLAIN, "image": {"tag": "latest"}},
+        NEWEST,
+        "keyferry: image.tag is latest, another image tomorrow; name a version, or none for the chart's",
+    ),
+    "two configurations": (
+        {**PLAIN, "existingConfigMap": "x"},
+        NEWEST,
+        "keyferry: config and existingConfigMap are both set; the agent reads one of them",
+    ),
+    "the agent's own port": (
+        {"config": {**PLAIN["config"], "http": {"listen": ":9"}}},
+        NEWEST,
+        "keyferry: config.http and config.volume.path are the chart's; set port and mountPath",
+    ),
+    "the agent's own path": (
+        {"config": {**PLAIN["config"], "volume": {"path": "/x"}}},
+        NEWEST,
+        "keyferry: config.http and config.volume.path are the chart's; set port and mountPath",
+    ),
+    "a policy that reaches no store": (
+        {**PLAIN, "networkPolicy": {"enabled": True}},
+        NEWEST,
+        "keyferry: networkPolicy.enabled needs networkPolicy.to, or no agent could reach its key store",
+    ),
+    "injection before its time": (
+        {"injection": {"enabled": True}},
+        "1.33.0",
+        "keyferry: injection.enabled needs Kubernetes 1.34, and this is v1.33.0; embed the templates instead",
+    ),
+}
+
+
+@pytest.mark.parametrize("major", [3, 4], ids=["helm 3", "helm 4"])
+@pytest.mark.parametrize("refused", [pytest.param(case, id=name) for name, case in REFUSED.items()])
+def test_the_schema_refuses(refused: Refused, major: int) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        render(refused.values, major=major)
+    wanted = refused.helm_3 if major == 3 else refused.helm_4
+    assert wanted in str(caught.value)
+
+
+@pytest.mark.parametrize("major", [3, 4], ids=["helm 3", "helm 4"])
+@pytest.mark.parametrize(
+    ("values", "kubernetes", "sentence"), [pytest.param(*case, id=name) for name, case in SENTENCES.items()]
+)
+def test_the_chart_refuses(values: dict[str, Any], kubernetes: str, sentence: str, major: int) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        render(values, kubernetes=kubernetes, major=major)
+    assert sentence in str(caught.value)
