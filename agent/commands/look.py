@@ -13,7 +13,7 @@ from agent.providers.base import fetch
 from agent.settings import KeySettings, Settings
 from keyferry.layout import Version, active_index
 
-__all__ = ["Look", "active", "chosen", "look", "newest"]
+__all__ = ["Look", "active", "chosen", "judged", "look", "newest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,16 @@ def newest(offer: Offer, key: KeySettings) -> tuple[Offered, Version | None]:
         raise MissingError(message)
     last = released[-1]
     try:
-        rules = keyring.Rules(activation_delay=0)
-        alone = Offer((last,), unstaged=offer.unstaged)
-        merged = keyring.merge(None, alone, key=key, rules=rules, now=moment().now)
+        return last, judged(last, offer, key)
     except MissingError:
         return last, None
-    return last, merged.keyring.versions[-1]
+
+
+def judged(offered: Offered, offer: Offer, key: KeySettings) -> Version:
+    """Return what the agent makes of one version of ``offer``; raises ``RefreshError`` if it is no key."""
+    rules = keyring.Rules(activation_delay=0)
+    alone = Offer((offered,), unstaged=offer.unstaged)
+    return keyring.merge(None, alone, key=key, rules=rules, now=moment().now).keyring.versions[-1]
 
 
 def chosen(settings: Settings, name: str | None) -> list[KeySettings]:

@@ -20,7 +20,7 @@ from agent import schedule
 from agent.clock import moment
 from agent.commands.following import Follower
 from agent.commands.hardening import harden
-from agent.commands.look import chosen, look, newest
+from agent.commands.look import chosen, judged, look, newest
 from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, RefreshError
 from agent.exits import Exit
@@ -28,6 +28,7 @@ from agent.loading import load
 from agent.providers import lifecycle, open_keeper
 from agent.providers.lifecycle import Rotation
 from agent.settings import KeySettings, Settings
+from keyferry.layout import Version
 from keyferry.times import format_time
 
 # On top of bound and delay, for the publication itself.
@@ -95,19 +96,9 @@ def _rotate(key: KeySettings, settings: Settings, options: Options) -> Rotated:
         version_id = lifecycle.rotate(keeper, new_material(key), rotation)
     finally:
         keeper.close()
-    try:
-        seen = look(key, settings).offer
-        offered, version = newest(seen, key)
-    except RefreshError as error:
-        message = f"version {version_id} was made, but cannot be read back: {error.outcome}: {error.reason}"
-        raise AgentError(message) from error
-    if offered.id != version_id or version is None:
-        message = (
-            f"version {version_id} was made, but the store shows {offered.id} as the newest one; check it"
-        )
-        raise AgentError(message)
+    version, unstaged = _read_back(version_id, key, settings)
     bound = schedule.bound(settings.refresh, settings.rotation, mounted=key.mounted)
-    staged = seen.unstaged is None and not options.at_once
+    staged = unstaged is None and not options.at_once
     delay = settings.rotation.activation_delay if staged else 0.0
     return Rotated(
         key.name,
@@ -115,10 +106,25 @@ def _rotate(key: KeySettings, settings: Settings, options: Options) -> Rotated:
         before.id,
         version.id,
         version.fingerprint,
-        seen.unstaged,
+        unstaged,
         format_time(made_at + delay),
         format_time(made_at + delay + bound),
     )
+
+
+def _read_back(version_id: str, key: KeySettings, settings: Settings) -> tuple[Version, str | None]:
+    """Return the version as the agent would read it, and why the store cannot stage it."""
+    try:
+        offer = look(key, settings).offer
+        # Not the newest one: the next rotation may be there by now.
+        for offered in offer.versions:
+            if offered.id == version_id:
+                return judged(offered, offer, key), offer.unstaged
+    except RefreshError as error:
+        message = f"version {version_id} was made, but cannot be read back: {error.outcome}: {error.reason}"
+        raise AgentError(message) from error
+    message = f"version {version_id} was made, but the store shows {offer.versions[-1].id} instead; somebody replaced it"
+    raise AgentError(message)
 
 
 def _patience(key: KeySettings, settings: Settings, options: Options) -> float:

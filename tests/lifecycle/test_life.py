@@ -146,13 +146,11 @@ def test_rotate_commands_at_once(kind: type[Store], opened: Callable[[type[Store
     store.run("bootstrap", "--create")
     ended = results([store.start("rotate", "--json") for _ in range(3)])
     made = [json.loads(out)["version"] for code, out, _ in ended if code == 0]
-    told = {err for code, _, err in ended if code == 1}
-    assert all(code in (0, 1) for code, _, _ in ended)
-    # One that rotated after another may find that a third was faster than its look back.
-    overtaken = [err for err in told if "the store shows" in err]
-    assert all("nothing was written" in err for err in told.difference(overtaken)), told
     assert made
-    assert len(store.values()) == 1 + len(made) + len(overtaken)
+    assert len(store.values()) == 1 + len(made)
+    for code, _, err in ended:
+        assert code in (0, 1)
+        assert code == 0 or "nothing was written" in err
 
 
 def test_at_once(store: Store) -> None:
