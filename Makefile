@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE := $(wildcard agent adapter/src tests benchmarks examples)
+CODE := $(wildcard agent adapter/src charts tests benchmarks examples)
 PROVIDER ?= file
 QUICK := not slow and not chart and not e2e
 SHIPPED := $(VENV)/shipped
@@ -71,8 +71,9 @@ bench: build ## measure speed and memory against the goals (ROUNDS=30)
 	@$(SHIPPED)/bin/python -m pip install --quiet --no-deps --no-index --force-reinstall dist/*.whl
 	@$(BIN)/python -m benchmarks --python $(SHIPPED)/bin/python --rounds $(ROUNDS)
 
-docs: setup ## write the generated references in docs/
+docs: setup ## write the generated references: the configuration and the chart's values
 	@$(BIN)/python -m agent.reference > docs/configuration.md
+	@$(BIN)/python charts/readme.py
 
 # The slim files share agent.txt's versions, so an image with one provider runs what was tested with all.
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" PIP_TOOLS_CACHE_DIR=$(VENV)/pip-tools $(BIN)/pip-compile --quiet --no-header --generate-hashes \
