@@ -123,7 +123,8 @@ def _read_back(version_id: str, key: KeySettings, settings: Settings) -> tuple[V
     except RefreshError as error:
         message = f"version {version_id} was made, but cannot be read back: {error.outcome}: {error.reason}"
         raise AgentError(message) from error
-    message = f"version {version_id} was made, but the store shows {offer.versions[-1].id} instead; somebody replaced it"
+    shown = offer.versions[-1].id
+    message = f"version {version_id} was made, but the store shows {shown} instead: somebody replaced it"
     raise AgentError(message)
 
 
