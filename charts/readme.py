@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the table of values in the chart's README from the comments in values.yaml: `make docs`.
 
-A value's comment stands right above it. A section's comment, if any, becomes its row; what comes before the first blank
-line of the file belongs to nobody.
+A value's comment stands right above it, or above the section that it is part of, which then is one row.
+A value without a comment is an error.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import yaml
 
@@ -29,9 +29,9 @@ def readme() -> str:
         message = f"README.md has no heading {_HEADING.strip()!r} to write the table under"
         raise ValueError(message)
     source = (CHART / "values.yaml").read_text()
-    root = yaml.compose(source)
-    assert isinstance(root, yaml.MappingNode)
-    return text + heading + _INTRODUCTION + "".join(_rows(root, source.splitlines(), ""))
+    root = cast("yaml.MappingNode", yaml.compose(source))
+    rows = _rows(root, source.splitlines(), "")
+    return text + heading + _INTRODUCTION + "".join(rows)
 
 
 def _rows(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[str]:

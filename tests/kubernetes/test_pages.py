@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages about Kubernetes: what can be run of them is run, and what can be compared is compared."""
+
+import base64
+import importlib.util
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.kubernetes.charts import CHART, EXAMPLES, NEWEST, ROOT, helm, one, render, team_chart
+from tests.kubernetes.podman import VERSION
+from tests.kubernetes.tools import KUBECTL
+
+PAGE = (ROOT / "docs/kubernetes.md").read_text()
+PAGES = [ROOT / "docs/kubernetes.md", ROOT / "docs/operations.md", CHART / "README.md"]
+
+
+def shell_blocks(text: str) -> list[list[str]]:
+    """Return the lines of each shell block."""
+    return [
+        block.strip().splitlines()
+        for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "charts/readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_charts_readme_is_up_to_date() -> None:
+    """`make docs` writes its table from the comments in values.yaml."""
+    assert (CHART / "README.md").read_text() == generator().readme()
+
+
+def test_the_chart_has_the_agents_version() -> None:
+    """One number for image, chart and both distributions."""
+    for path in (CHART / "Chart.yaml", EXAMPLES / "team-chart/Chart.yaml", CHART / "README.md"):
+        assert f"version: {VERSION}\n" in path.read_text(), path
+    text = (CHART / "Chart.yaml").read_text()
+    assert f'appVersion: "{VERSION}"\n' in text
+    images = set()
+    for path in EXAMPLES.rglob("*.yaml"):
+        images.update(re.findall(r"keyferry-agent:(\S+)", path.read_text()))
+    assert images == {VERSION}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files that are there, and headings that are there."""
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, target
+
+
+def test_from_zero_to_a_key_is_five_commands() -> None:
+    assert len(shell_blocks(PAGE)[0]) == 5
+
+
+@pytest.mark.chart
+def test_the_five_commands_say_what_they_should() -> None:
+    """A cluster is all that is missing here: the rest of each command is run."""
+    namespace, secret, dependency, install, status = shell_blocks(PAGE)[0]
+
+    # kubectl without a cluster: what it would create.
+    dry = ["--dry-run=client", "--output=name"]
+    done = subprocess.run(
+        [KUBECTL, *shlex.split(namespace)[1:], *dry], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "namespace/fedha\n"
+
+    made = secret.replace("kubectl", str(KUBECTL)) + " --dry-run=client --output=jsonpath={.data.master}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", made], capture_output=True, text=True, check=True
+    )
+    text = base64.b64decode(done.stdout).decode()
+    assert len(base64.urlsafe_b64decode(text + "=")) == 32
+
+    assert shlex.split(dependency)[1:] == ["dependency", "update", "examples/kubernetes/team-chart"]
+    words = shlex.split(install)
+    assert words[:4] == ["helm", "install", "fedha", "examples/kubernetes/team-chart"]
+    values = ROOT / words[words.index("--values") + 1]
+    helm("template", "fedha", team_chart(), "--values", values, "--kube-version", NEWEST)
+
+    found = render({}, chart=team_chart(), files=[values])
+    pod = one(found, "Deployment")["spec"]["template"]["spec"]
+    words = shlex.split(status)
+    assert words[words.index("exec") + 1] == f"deploy/{one(found, 'Deployment')['metadata']['name']}"
+    assert words[words.index("--container") + 1] in [c["name"] for c in pod["initContainers"]]
+    # The secret that was made is the one that the pod mounts.
+    assert f"secret generic {pod['volumes'][1]['projected']['sources'][1]['secret']['name']} " in secret
