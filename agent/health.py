@@ -117,17 +117,19 @@ def withdrawal(record: Record, outage: OutageSettings, boot: float) -> str | Non
     return None
 
 
-def resumed(before: KeyStatus | None, *, now: float, boot: float, same_boot: bool) -> Record:
+def resumed(
+    before: KeyStatus | None, *, published_at: float, now: float, boot: float, same_boot: bool
+) -> Record:
     """Return the record to go on from after a restart: only the age of the last success is taken over.
 
-    After a reboot the boot clock started anew; then the wall clock is all there is, and a time ahead of it
-    tells nothing.
+    Where the heartbeat does not tell it, what is published was confirmed at ``published_at`` at the latest.
+    After a reboot the boot clock started anew; then the wall clock is all there is. A time ahead of it counts
+    as now: a key whose age nobody knows must still expire.
     """
-    if before is None or before.last_success_at is None:
-        return Record()
-    if same_boot:
-        last_success_boot = before.last_success_boottime
-    else:
-        age = now - before.last_success_at
-        last_success_boot = boot - age if age >= 0 else None
-    return Record(last_success_at=before.last_success_at, last_success_boot=last_success_boot)
+    last_success_at, last_success_boot = published_at, None
+    if before is not None and before.last_success_at is not None:
+        last_success_at = before.last_success_at
+        last_success_boot = before.last_success_boottime if same_boot else None
+    if last_success_boot is None:
+        last_success_boot = boot - max(0.0, now - last_success_at)
+    return Record(last_success_at=last_success_at, last_success_boot=last_success_boot)

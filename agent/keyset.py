@@ -50,7 +50,13 @@ class Keyset:
         for name, refresher in self._refreshers.items():
             if name in published.keys:
                 before = status.keys.get(name) if status else None
-                record = health.resumed(before, now=at.now, boot=at.boot, same_boot=same_boot)
+                record = health.resumed(
+                    before,
+                    published_at=published.published_at,
+                    now=at.now,
+                    boot=at.boot,
+                    same_boot=same_boot,
+                )
                 refresher.adopt(published.keys[name], record)
 
     def turn(self, at: Moment) -> None:

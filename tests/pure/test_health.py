@@ -192,29 +192,27 @@ def status(*, at: float | None = 5000.0, boot: float | None = 1400.0) -> KeyStat
     )
 
 
-RESUMED: dict[str, tuple[KeyStatus | None, bool, float | None]] = {
-    "nothing known": (None, True, None),
-    "no success yet": (status(at=None, boot=None), True, None),
+RESUMED: dict[str, tuple[KeyStatus | None, bool, float]] = {
+    "nothing known: by the publication": (None, True, 700.0),
+    "no success yet": (status(at=None, boot=None), True, 700.0),
     "the same boot, whatever the clock says": (status(at=9e9), True, 100.0),
-    "the same boot, its clock not known": (status(boot=None), True, None),
+    "the same boot, its clock not known": (status(boot=None), True, 1000.0),
     "another boot: by the clock": (status(), False, 1000.0),
-    "another boot, the time ahead of the clock": (status(at=6000.1), False, None),
+    "another boot, the time ahead of the clock": (status(at=6000.1), False, 0.0),
 }
 
 
 @pytest.mark.parametrize(("before", "same_boot", "age"), RESUMED.values(), ids=RESUMED)
-def test_a_restart_does_not_make_it_fresh(
-    before: KeyStatus | None, same_boot: bool, age: float | None
-) -> None:
-    """Only the age of the last success is taken over: no failure, no row of denials."""
-    record = resumed(before, now=6000.0, boot=1500.0, same_boot=same_boot)
+def test_a_restart_does_not_make_it_fresh(before: KeyStatus | None, same_boot: bool, age: float) -> None:
+    """Only the age of the last success is taken over: no failure, no row of denials. It is never unknown."""
+    record = resumed(before, published_at=5300.0, now=6000.0, boot=1500.0, same_boot=same_boot)
     assert record.staleness(1500.0) == age
     assert (record.attempts, record.failures, record.denials, record.outcome) == (0, 0, 0, "none")
 
 
 def test_what_was_taken_over_is_stale_until_it_is_confirmed() -> None:
     before = status(boot=99.0)
-    record = resumed(before, now=6000.0, boot=100.0, same_boot=True)
+    record = resumed(before, published_at=5300.0, now=6000.0, boot=100.0, same_boot=True)
     failed = record.failed(AWAY, at=6001.0, boot=101.0)
     confirmed = failed.succeeded(changed=False, at=6002.0, boot=102.0)
     words = [freshness(r, KEEP, longest_gap=GAP, boot=102.0) for r in (record, failed, confirmed)]
