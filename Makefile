@@ -43,13 +43,13 @@ demo: setup ## show the whole thing live: three rotations and an outage (PROVIDE
 	@$(BIN)/python -m examples.demo --provider $(PROVIDER)
 
 test: setup ## run the tests, all but the slow ones and those that need more than Python
-	@$(BIN)/python -m pytest -q -m "$(QUICK)"
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "$(QUICK)"
 
 test-slow: setup ## run the long suites: torn reads, kills at every system call, fault injection
 	@$(BIN)/python -m pytest -q -m slow
 
 coverage: setup ## run the tests, and hold rules, contract and publisher at 100 % of their branches
-	@$(BIN)/python -m pytest -q -m "$(QUICK)" --cov --cov-report=term
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "$(QUICK)" --cov --cov-report=term
 
 # All four speak before it fails, so that one run shows everything.
 lint: setup ## check style, types and the direction of imports
