@@ -6,8 +6,8 @@ Rules:
 - A file is watched through its directory, since a ConfigMap changes by a swap of ``..data`` beside it and an
   editor by a rename onto it. What counts is whether the file behind the name is another one now.
 - Events come in bursts; one message is posted when they have been quiet for a moment.
-- It only says that something changed. Missing an event is harmless: the timer is still there. So what cannot
-  be watched is told, and the rest is watched all the same.
+- It only says that something changed. Missing an event is harmless: everything is looked at now and then
+  all the same. So what cannot be watched is told, and costs promptness only.
 """
 
 import os
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 QUIET_SECONDS: Final = 0.02
 # A burst that never ends (a busy log in the same directory) must not hold the message back for ever.
 LONGEST_BURST_SECONDS: Final = 0.5
+# Without any event: there may be no watches left, and a link's target in another directory makes none.
+LOOK_EVERY_SECONDS: Final = 30.0
 
 # Without this filter every read by the app would be an event too.
 _CHANGES: Final[list[type[FileSystemEvent]]] = [
@@ -83,35 +85,36 @@ class Watcher(FileSystemEventHandler):
     def start(self, files: Iterable[Path]) -> None:
         """Watch ``files`` and the volume."""
         try:
-            self._observer = Observer()
+            observer = Observer()
             # First, so that a directory that cannot be watched does not keep the others from it.
-            self._observer.start()
+            observer.start()
         except OSError as error:
-            self._observer = None
             self._warn(_unwatched("files", error))
-            return
-        self._schedule(self._volume, recursive=True)
+        else:
+            self._observer = observer
+            self._schedule(self._volume, recursive=True)
         self.watch(files)
         self._teller.start()
 
     def watch(self, files: Iterable[Path]) -> None:
         """Watch these files instead of those before. A directory that does not exist is not watched."""
-        if self._observer is None:
-            return
         wanted = {file: self._signatures.get(file, _signature(file)) for file in files}
         directories = {str(file.parent.resolve()) for file in wanted if file.parent.is_dir()}
+        self._signatures = wanted
+        if self._observer is None:
+            return
         for directory in self._watches.keys() - directories:
             self._observer.unschedule(self._watches.pop(directory))
         for directory in directories - self._watches.keys():
             watch = self._schedule(directory)
             if watch is not None:
                 self._watches[directory] = watch
-        self._signatures = wanted
 
     @property
     def broken(self) -> bool:
         """Whether it should be watching and one of its threads has ended."""
-        return self._observer is not None and not (self._observer.is_alive() and self._teller.is_alive())
+        threads = [self._teller] if self._observer is None else [self._teller, self._observer]
+        return not self._stopping and not all(thread.is_alive() for thread in threads)
 
     def stop(self) -> None:
         """Stop watching."""
@@ -141,14 +144,17 @@ class Watcher(FileSystemEventHandler):
 
     def _tell_changes(self) -> None:
         while True:
-            self._touched.wait()
+            heard = self._touched.wait(LOOK_EVERY_SECONDS)
             if self._stopping:
                 return
-            self._wait_for_quiet()
-            touched, self._volume_touched = self._volume_touched, False
-            changed = {file for file, before in self._signatures.items() if _signature(file) != before}
+            if heard:
+                self._wait_for_quiet()
+            touched, self._volume_touched = self._volume_touched or not heard, False
+            # ``watch`` may put others in its place meanwhile.
+            signatures = self._signatures
+            changed = {file for file, before in signatures.items() if _signature(file) != before}
             for file in changed:
-                self._signatures[file] = _signature(file)
+                signatures[file] = _signature(file)
             if changed or touched:
                 self._notify(changed, touched)
 
@@ -162,7 +168,8 @@ class Watcher(FileSystemEventHandler):
 
 
 def _unwatched(what: str, error: OSError) -> str:
-    return f"cannot watch {what} ({error.strerror}): changes there are seen by the timer and by SIGHUP only"
+    late = f"changes there are noticed within {LOOK_EVERY_SECONDS:g} s, not at once"
+    return f"cannot watch {what} ({error.strerror}): {late}"
 
 
 def _signature(file: Path) -> _Signature:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The watcher on real directories."""
 
+import errno
+import os
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -175,13 +177,39 @@ def test_what_cannot_be_watched_is_told_and_the_rest_is_watched(
     try:
         (warning,) = scene.warnings
         assert warning == (
-            f"cannot watch {closed} (No such file or directory): changes there are seen by the timer and by "
-            "SIGHUP only"
+            f"cannot watch {closed} (No such file or directory): changes there are noticed within 30 s, not "
+            "at once"
         )
         _write(scene)
         assert scene.next() == ({scene.file}, False)
     finally:
         scene.watcher.stop()
+
+
+@pytest.mark.parametrize("behind_a_link", [False, True])
+def test_without_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind_a_link: bool) -> None:
+    """No watch at all, or one beside a link whose target lies elsewhere: it is looked at all the same."""
+    scene = Scene(tmp_path)
+    monkeypatch.setattr("agent.watcher.LOOK_EVERY_SECONDS", 0.05)
+    link = tmp_path / "link"
+    link.symlink_to(scene.file)
+    watched = link if behind_a_link else scene.file
+    if not behind_a_link:
+        monkeypatch.setattr("agent.watcher.Observer", _no_instances_left)
+    scene.watcher.start([watched])
+    try:
+        assert scene.next() == (set(), True)
+        _write(scene)
+        while not (message := scene.next())[0]:
+            pass
+        assert message == ({watched}, True)
+        assert not scene.watcher.broken
+    finally:
+        scene.watcher.stop()
+
+
+def _no_instances_left() -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
