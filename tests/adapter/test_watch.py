@@ -105,7 +105,7 @@ def test_what_a_fork_brings_to_the_child(volume: Volume, connect: Connect) -> No
     assert len(set(watchers()) - set(before)) == 1
 
     def is_the_parents_thread_gone() -> bool:
-        # A real child has none. This one ends at its next look, which the kernel brings once its watch stands.
+        # A real child has none. This one ends at its next look, which the kernel's watch brings.
         volume.publish(version("2"))
         time.sleep(0.02)
         return not set(watchers()).intersection(before)

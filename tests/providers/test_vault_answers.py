@@ -11,7 +11,7 @@ import pytest
 from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
 from agent.providers import open_provider
 from agent.providers.base import fetch
-from agent.providers.vault_http import SIZE_LIMIT
+from agent.providers.vault_connection import SIZE_LIMIT
 from agent.settings import VaultAuth, VaultSource
 from keyferry.material import Material
 from tests.providers.drivers import key, new_value
