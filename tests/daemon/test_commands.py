@@ -188,7 +188,7 @@ class TestRefresh:
         agent.home.chmod(0o755)
         # Nobody may not be able to read this environment, so everything is imported before.
         program = (
-            "import os, sys; from agent.__main__ import main; import agent.commands.refresh; "
+            "import locale, os, sys; from agent.__main__ import main; import agent.commands.refresh; "
             "os.setgroups([]); os.setgid(65534); os.setuid(65534); sys.exit(main(sys.argv[1:]))"
         )
         run = subprocess.run(
