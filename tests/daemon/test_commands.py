@@ -186,9 +186,10 @@ class TestRefresh:
         agent.start()
         agent.wait_ready()
         agent.home.chmod(0o755)
-        # Nobody may not be able to read this environment, so everything is imported before.
+        # Nobody may not be able to read this environment, so everything is imported before,
+        # what argparse loads late included.
         program = (
-            "import locale, os, sys; from agent.__main__ import main; import agent.commands.refresh; "
+            "import os, sys, agent.commands.refresh; from agent.__main__ import _parser, main; _parser(); "
             "os.setgroups([]); os.setgid(65534); os.setuid(65534); sys.exit(main(sys.argv[1:]))"
         )
         run = subprocess.run(
