@@ -162,9 +162,9 @@ class Daemon:
     def _pass_startup(self, at: Moment) -> None:
         if self._started_up:
             return
-        # `run` is content with what it adopted, `once` was asked to fetch.
+        # `run` is content with what it adopted, `once` was asked to fetch and publish.
         unready = self._keys.unready(self._publication.generation, confirmed=self._once)
-        self._started_up = not unready
+        self._started_up = not unready and not (self._once and self._publication.is_behind)
         timeout = self._loaded.settings.startup.timeout
         if self._started_up:
             self._exit = Exit.OK if self._once else None

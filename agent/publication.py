@@ -37,6 +37,8 @@ class Publication:
         self._look_due = _NEVER
         self._retire_due = _NEVER
         self.heartbeat_due = False
+        # Whether the volume lacks what it should show, since publishing failed.
+        self.is_behind = False
 
     @property
     def generation(self) -> Generation | None:
@@ -117,8 +119,10 @@ class Publication:
             after = self._publisher.publish(entries, now=at.now, boot=at.boot)
         except PublishError as error:
             self._look_due = at.boot + RETRY_SECONDS
+            self.is_behind = True
             self._events.emit("publish.failed", "error", reason=str(error))
             return
+        self.is_behind = False
         if after is None:
             return
         self.heartbeat_due = True

@@ -345,6 +345,42 @@ class TestOnce:
         agent.start("once")
         assert agent.wait() == 1
 
+    @pytest.mark.parametrize(
+        ("startup", "code"),
+        [({}, 1), ({"timeout": "500ms"}, 3)],
+        ids=["one try fails", "not ready in time"],
+    )
+    def test_fetched_and_not_published_is_not_enough(
+        self, agent: AgentProcess, key: str, startup: dict[str, str], code: int
+    ) -> None:
+        """As on a full volume: the old key is still there, and that is not what was asked for."""
+        agent.configure(startup=startup)
+        agent.start("once")
+        assert agent.wait() == 0
+        agent.write_key(new_key())
+        agent.start("once", before=["prlimit", "--fsize=0"])
+        assert agent.wait() == code
+        assert agent.told("refresh.succeeded", outcome="changed")
+        assert agent.told("publish.failed")
+        assert agent.plain() == key
+
+    @pytest.mark.parametrize(
+        ("startup", "code"),
+        [({}, 1), ({"timeout": "500ms"}, 3)],
+        ids=["one try fails", "not ready in time"],
+    )
+    def test_one_key_of_two_is_not_enough(
+        self, agent: AgentProcess, key: str, startup: dict[str, str], code: int
+    ) -> None:
+        """What could be had is published all the same."""
+        agent.configure(
+            startup=startup, keys={"master": agent.file_key(), "other": agent.file_key("nothing")}
+        )
+        agent.start("once")
+        assert agent.wait() == code
+        assert agent.plain() == key
+        assert agent.told("refresh.failed", key="other", outcome="missing")
+
     def test_a_signal_before_the_key_is_no_success(self, agent: AgentProcess, black_hole: str) -> None:
         agent.configure(refresh={"interval": "1h", "timeout": "1m"}, keys={"master": vault_key(black_hole)})
         agent.start("once")
