@@ -108,7 +108,8 @@ class Keyset:
         for name, refresher in self._refreshers.items():
             keyring, record = keys.get(name), refresher.record
             if keyring is None or (confirmed and record.outcome not in ("changed", "unchanged")):
-                unready.append((name, record.reason or "not fetched yet"))
+                waits = "not published yet" if record.last_success_at else "not fetched yet"
+                unready.append((name, record.reason or waits))
             elif keyring.withdrawn is not None:
                 unready.append((name, f"withdrawn: {keyring.withdrawn}"))
         return tuple(unready)

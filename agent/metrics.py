@@ -111,7 +111,7 @@ def _key_metrics(view: View) -> Iterable[Metric]:
         if age is not None and key.last_success_at is not None:
             last_success.add_metric(labels, key.last_success_at)
             staleness.add_metric(labels, age)
-        beyond_bound.add_metric(labels, float(age is not None and age > key.bound_seconds))
+        beyond_bound.add_metric(labels, float(key.beyond_bound))
         bound.add_metric(labels, key.bound_seconds)
         delay.add_metric(labels, key.activation_delay_seconds)
         failures.add_metric(labels, key.failures)

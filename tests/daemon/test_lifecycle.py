@@ -412,6 +412,13 @@ def test_withdrawal_and_recovery(agent: AgentProcess, key: str) -> None:
     assert agent.plain() == key
 
 
+def test_what_cannot_be_published_is_not_ready(agent: AgentProcess) -> None:
+    """And it is not the fetch that is told to have failed."""
+    agent.start(before=["prlimit", "--fsize=0"])
+    agent.wait_for("publish.failed")
+    assert agent.request("/readyz").body == "not ready\nmaster: not published yet\n"
+
+
 class TestHangingCalls:
     def test_one_key_never_holds_up_another(self, agent: AgentProcess, key: str, black_hole: str) -> None:
         agent.configure(

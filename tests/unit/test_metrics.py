@@ -122,6 +122,13 @@ def test_states_follow_the_clock() -> None:
     assert later.value("keyferry_key_version_info", version="old", state="deactivated") == 1
 
 
+@pytest.mark.parametrize("beyond", [False, True])
+def test_beyond_bound_is_what_status_says(beyond: bool) -> None:
+    """One rule for both: the bound holds more than staleness, so that alone must not be held against it."""
+    status = key_status(1.0)._replace(beyond_bound=beyond)
+    assert scrape(view({"master": status})).value("keyferry_beyond_bound", key="master") == beyond
+
+
 def test_withdrawn() -> None:
     shown = scrape(
         view({"master": key_status(1.0, withdrawn="denied")}, {"master": keyring(withdrawn="denied")})

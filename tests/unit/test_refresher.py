@@ -148,6 +148,11 @@ class TestSchedule:
         scene.finish(109.0)
         assert scene.refresher.record.last_success_boot == 100.0
 
+    def test_beyond_the_bound(self, scene: Scene) -> None:
+        """Two intervals, two timeouts and a backoff: what a healthy replica stays below."""
+        scene.refresh(0.0)
+        assert [scene.refresher.status(at(boot)).beyond_bound for boot in (160.0, 160.1)] == [False, True]
+
 
 class TestHangingStore:
     @pytest.fixture
