@@ -11,6 +11,7 @@ Needs root and podman. Nothing is pulled: the images are those of ``make image``
 import json
 import os
 import subprocess
+import tempfile
 import tomllib
 import uuid
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,11 @@ def podman(*arguments: str | Path, check: bool = True) -> subprocess.CompletedPr
     """Run podman and return what it said; raise with its standard error if it failed and ``check`` is set."""
     environment = {"CONTAINERS_CONF": str(ROOT / ".ci/containers.conf"), **os.environ}
     command = ["podman", *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    # Elsewhere: where memory runs out in a container, its monitor leaves a file called oom.
+    elsewhere = tempfile.gettempdir()
+    done = subprocess.run(
+        command, env=environment, cwd=elsewhere, capture_output=True, text=True, check=False
+    )
     if check and done.returncode != 0:
         message = f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}"
         raise RuntimeError(message)
