@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from agent import keyring, schedule
 from agent.clock import moment
+from agent.commands.hardening import harden
 from agent.errors import AgentError, RefreshError, UnavailableError
 from agent.exits import Exit
 from agent.loading import load
@@ -46,6 +47,7 @@ def check(config: Path | None, *, as_json: bool) -> int:
 
     Returns 0 if the agent would serve, 1 if a key would fail, 2 if the volume cannot be used.
     """
+    harden()
     loaded = load(config, os.environ)
     inspection = inspect(loaded.settings.volume)
     findings = _try_all(loaded.settings)
@@ -97,6 +99,10 @@ def _try(key: KeySettings, settings: Settings) -> Finding:
         return _finding(key, settings, error)
     except AgentError as error:
         return _finding(key, settings, UnavailableError(str(error)))
+    except Exception as error:  # noqa: BLE001 - as in agent.call: a vendor's code, of which only the type is told
+        kind = type(error)
+        reason = f"unexpected {kind.__module__}.{kind.__qualname__} at opening it"
+        return _finding(key, settings, UnavailableError(reason))
 
 
 def _finding(

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import secrets
 import stat
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 
 from agent import __version__
 from agent.__main__ import main
-from tests.daemon.agent_process import AgentProcess
+from agent.commands import check
+from tests.daemon.agent_process import AgentProcess, eventually
 from tests.daemon.conftest import new_key
 
 
@@ -55,7 +57,47 @@ class TestUsage:
         )
 
 
+@pytest.mark.parametrize("command", ["run", "once", "check"])
+def test_hardened_before_it_holds_a_key(agent: AgentProcess, black_hole: str, command: str) -> None:
+    """No core file, no lax mode, and nobody of the same uid may attach."""
+    vault = {"provider": "vault", "address": black_hole, "path": "a/b", "auth": {"token": "none"}}
+    agent.configure(refresh={"interval": "1h", "timeout": "1m"}, keys={"master": vault})
+    agent.start(command)
+    process = Path("/proc") / str(agent.pid)
+    eventually(lambda: "\nUmask:\t0077\n" in (process / "status").read_text())
+    eventually(lambda: re.search(r"\nMax core file size +0 +0 ", (process / "limits").read_text()))
+
+
+def test_hardening() -> None:
+    program = (
+        "import ctypes, os, resource; from agent.commands.hardening import harden; harden(); "
+        "print(ctypes.CDLL(None).prctl(3), resource.getrlimit(resource.RLIMIT_CORE), oct(os.umask(0)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "0 (0, 0) 0o77\n"  # 3: PR_GET_DUMPABLE
+
+
 class TestCheck:
+    @pytest.fixture(autouse=True)
+    def _spare_the_tests(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Leave this process as it is: ``check`` hardens its own."""
+        monkeypatch.setattr(check, "harden", lambda: None)
+
+    def test_what_nobody_foresaw(
+        self, agent: AgentProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its type is told, its text not: that may hold anything."""
+        secret = new_key()
+
+        def fail(*_: object, **__: object) -> None:
+            raise LookupError(secret)
+
+        monkeypatch.setattr(check, "open_provider", fail)
+        assert self.check(agent) == 1
+        told = capsys.readouterr()
+        assert "\nkey master (file): unavailable: unexpected builtins.LookupError at opening it\n" in told.out
+        assert secret not in told.out + told.err
+
     def check(self, agent: AgentProcess, *more: str) -> int:
         return main(["check", "-c", str(agent.config), *more])
 
