@@ -51,14 +51,15 @@ test-slow: setup ## run the long suites: torn reads, kills at every system call,
 coverage: setup ## run the tests, and hold rules, contract and publisher at 100 % of their branches
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m "$(QUICK)" --cov --cov-report=term
 
-# All four speak before it fails, so that one run shows everything.
-lint: setup ## check style, types and the direction of imports
+# All five speak before it fails, so that one run shows everything.
+lint: setup ## check style, types, the direction of imports and the Dockerfile
 	@failed=0; \
 	$(BIN)/ruff check --quiet $(CODE) || failed=1; \
 	$(BIN)/ruff format --check --quiet $(CODE) || failed=1; \
 	$(BIN)/mypy --no-error-summary $(CODE) || failed=1; \
 	$(BIN)/lint-imports --no-logo >$(VENV)/imports.log || { cat $(VENV)/imports.log; failed=1; }; \
-	(( failed == 0 )) && echo "lint: style, types and imports are clean"
+	$(BIN)/hadolint Dockerfile || failed=1; \
+	(( failed == 0 )) && echo "lint: style, types, imports and the Dockerfile are clean"
 
 format: setup ## let ruff fix and format what it can
 	@$(BIN)/ruff check --quiet --fix-only $(CODE)

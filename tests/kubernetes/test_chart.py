@@ -238,6 +238,55 @@ def test_the_image_is_what_was_asked_for(image: Mapping[str, str], rendered: str
 # Everything else, value by value
 
 
+@pytest.mark.parametrize(
+    ("values", "place", "rendered"),
+    [
+        pytest.param({"image": {"pullPolicy": "Always"}}, "imagePullPolicy", "Always", id="pull policy"),
+        pytest.param(
+            {"env": [{"name": "A", "value": "b"}]}, "env", [{"name": "A", "value": "b"}], id="environment"
+        ),
+        pytest.param(
+            {"resources": {"requests": {"cpu": "50m"}, "limits": {"memory": "256Mi", "cpu": 1}}},
+            "resources",
+            {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi", "cpu": 1}},
+            id="resources, merged",
+        ),
+    ],
+)
+def test_values_reach_the_agent(values: Mapping[str, Any], place: str, rendered: object) -> None:
+    assert team_pod({"keyferry": values})["initContainers"][0][place] == rendered
+
+
+def test_values_reach_the_volumes() -> None:
+    files = [{"secret": {"name": "other", "items": [{"key": "k", "path": "source/k"}]}}]
+    key, config = team_pod({"keyferry": {"volumeSize": "16Mi", "files": files}})["volumes"]
+    assert key["emptyDir"]["sizeLimit"] == "16Mi"
+    assert config["projected"]["sources"][1:] == files
+    # 0440: for the fsGroup, and nobody else.
+    assert config["projected"]["defaultMode"] == 0o440
+
+
+def test_values_reach_prometheus() -> None:
+    """Labels by which each is selected, the interval, and where the runbook is."""
+    found = render(
+        {
+            "podMonitor": {"enabled": True, "labels": {"release": "a"}, "interval": "15s"},
+            "prometheusRule": {
+                "enabled": True,
+                "labels": {"release": "b"},
+                "runbook": "https://wiki.example/keyferry",
+            },
+        }
+    )
+    monitor, rule = one(found, "PodMonitor"), one(found, "PrometheusRule")
+    assert (monitor["metadata"]["labels"]["release"], rule["metadata"]["labels"]["release"]) == ("a", "b")
+    assert monitor["spec"]["podMetricsEndpoints"][0]["interval"] == "15s"
+    links = {
+        alert["annotations"]["runbook_url"].partition("#")[0] for alert in rule["spec"]["groups"][0]["rules"]
+    }
+    assert links == {"https://wiki.example/keyferry"}
+
+
 def test_the_service_account_says_who_it_is_to_each_cloud() -> None:
     account = one(render(EVERYTHING), "ServiceAccount")
     assert account["metadata"]["annotations"] == {

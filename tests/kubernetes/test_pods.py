@@ -3,8 +3,9 @@
 
 import json
 import secrets
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from tests.daemon.agent_process import eventually
 from tests.kubernetes.charts import EXAMPLES, Document, documents, kustomized, one, render, team_chart
 from tests.kubernetes.injection import admit
 from tests.kubernetes.pod import Pod
-from tests.kubernetes.podman import IMAGE, PYTHON, VERSION, inspect, podman
+from tests.kubernetes.podman import IMAGE, PYTHON, VAULT_IMAGE, VERSION, inspect, podman
+from tests.servers.kubernetes import Cluster
+from tests.servers.openbao import OpenBao, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -191,3 +194,67 @@ def test_helm_test_passes(tmp_path: Path) -> None:
         reaches(pod, "Succeeded")
         assert "key master (file): ok" in pod.containers["keyferry-check"].logs()
         assert list(pod.volume("keyferry").iterdir()) == []
+
+
+@pytest.fixture
+def bao(tmp_path: Path) -> Iterator[OpenBao]:
+    """Start a key store with the key and a policy for it."""
+    with OpenBao(tmp_path / "bao") as server:
+        server.mount_kv("secret")
+        server.write("secret", "fedha/encryption/master-key", key=new_key())
+        path = "fedha/encryption/master-key"
+        server.policy("fedha", f"secret/data/{path}", f"secret/metadata/{path}")
+        yield server
+
+
+def trust(bao: OpenBao, cluster: Cluster) -> None:
+    """Let the service account of the team chart log in, as the values' comment and the chart's notes say."""
+    bao.root.sys.enable_auth_method("kubernetes")
+    bao.root.auth.kubernetes.configure(
+        kubernetes_host=cluster.address,
+        kubernetes_ca_cert=bao.ca_file.read_text(),
+        token_reviewer_jwt=cluster.token("reviewer"),
+        disable_local_ca_jwt=True,
+    )
+    bao.root.auth.kubernetes.create_role(
+        "fedha",
+        bound_service_account_names=["fedha-keyferry"],
+        bound_service_account_namespaces=["team"],
+        policies=["fedha"],
+        audience="vault",
+        ttl="1h",
+    )
+
+
+def test_a_pod_gets_its_key_from_vault_as_its_service_account(bao: OpenBao) -> None:
+    """The values for Vault but for its address: a projected token, a private authority, the slim image."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    bao.ca.issue_cert("127.0.0.1").configure_cert(tls)
+    with Cluster(tls) as cluster:
+        trust(bao, cluster)
+        # The node's network, since OpenBao listens on its loopback, and there 8181 may be somebody else's.
+        changed = {
+            "port": free_port(),
+            "config": {**AT_ONCE, "keys": {"master": {"address": bao.address}}},
+        }
+        found = render({"keyferry": changed}, chart=team_chart(), files=[EXAMPLES / "values/vault.yaml"])
+        authority = {
+            "kind": "ConfigMap",
+            "metadata": {"name": "vault-ca"},
+            "data": {"ca.crt": bao.ca_file.read_text()},
+        }
+        pod = Pod(
+            [*found, authority],
+            name="Deployment/",
+            images={**IMAGES, f"keyferry-agent:{VERSION}-vault": VAULT_IMAGE},
+            token=cluster.token("fedha-keyferry"),
+            network="host",
+        )
+        with pod:
+            reaches(pod, "Running")
+            app = pod.containers["app"]
+            eventually(lambda: app.logs() == "encrypting with version 1\n", within=PATIENCE_SECONDS)
+            bao.write("secret", "fedha/encryption/master-key", key=new_key())
+            refreshed = pod.containers["keyferry"].run("keyferry-agent", "refresh")
+            assert refreshed.returncode == 0, refreshed.stderr
+            eventually(lambda: app.logs().endswith("encrypting with version 2\n"), within=PATIENCE_SECONDS)
