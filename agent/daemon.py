@@ -238,12 +238,13 @@ class Daemon:
         for warning in loaded.warnings:
             if warning not in before.warnings:
                 self._events.emit("agent.warning", "warning", reason=warning)
+        # Even if the settings are the same: they may come from other files now.
+        if self._services is not None:
+            self._services.configure(loaded)
         if loaded.settings == before.settings:
             return
         self._keys.configure(loaded.settings)
         self._keys.refresh_all()
-        if self._services is not None:
-            self._services.configure(loaded)
         self._events.emit("config.reloaded", audit=True, keys=list(loaded.settings.keys))
 
     def _refuse_config(self, problems: tuple[str, ...]) -> None:

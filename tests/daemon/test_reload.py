@@ -48,6 +48,19 @@ def test_log_level(running: AgentProcess) -> None:
     assert all(event.get("audit") for event in later)
 
 
+def test_a_file_that_is_filled_in_from_now_on(running: AgentProcess) -> None:
+    """It is watched from then on, though at that moment it changes no setting."""
+    level = running.home / "level" / "file"
+    level.parent.mkdir()
+    level.write_text("debug")
+    written = running.status().written_at
+    running.configure(log={"level": f"${{file:{level}}}"})
+    eventually(lambda: running.status().written_at > written)
+    assert not running.told("config.reloaded")
+    level.write_text("error")
+    running.wait_for("config.reloaded")
+
+
 def _volume(agent: AgentProcess) -> dict[str, Any]:
     return {"volume": {"path": str(agent.volume), "mode": "0400"}}
 
