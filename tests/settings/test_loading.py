@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a right configuration becomes, and where it is looked for."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,12 @@ def test_the_example_is_what_the_defaults_are() -> None:
     source = VaultSource(address=ADDRESS, path="secret/fedha/encryption/master-key", auth=auth)
     key = KeySettings(name="master", provider="vault", source=source, encoding="base64url", length=32)
     assert loaded == Loaded(Settings(keys={"master": key}), (), (EXAMPLE,))
+
+
+def test_the_readme_shows_the_example(load: Load) -> None:
+    """What somebody copies from there loads, and means what agent.yaml does."""
+    (shown,) = re.findall(r"```yaml\n(.*?)```", EXAMPLE.with_name("README.md").read_text(), re.DOTALL)
+    assert load(shown).settings == loading.load(EXAMPLE, {}).settings
 
 
 def test_the_example_shows_every_setting() -> None:
