@@ -53,8 +53,9 @@ class FileAdapter:
     """The versions of one key, live from the volume that the keyferry agent publishes on.
 
     ``path`` is the volume's directory (default: ``KEYFERRY_DIR``, else /run/keyferry), ``key`` the key's name
-    there, ``check_interval`` the seconds that a look at the volume is trusted (default 1; part of the agent's
-    bound, so raise it there too). Nothing is read before the first use. Make one and share it.
+    there, ``check_interval`` the seconds that a look at the volume is trusted. The default of 1 is in the
+    agent's bound; more comes on top of it, and ``rotation.activation_delay`` must have room for that. Nothing
+    is read before the first use. Make one and share it.
     """
 
     def __init__(
