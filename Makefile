@@ -17,6 +17,8 @@ QUICK := not slow and not chart and not e2e
 SHIPPED := $(VENV)/shipped
 ROUNDS ?= 30
 JOBS ?= 2
+# The tests that cover what must be covered whole.
+RULES := $(addprefix tests/,adapter publisher pure settings unit)
 
 # The first interpreter that is new enough: `python3` is an older one on many machines.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -48,8 +50,8 @@ test: setup ## run the tests, all but the slow ones and those that need more tha
 test-slow: setup ## run the long suites: torn reads, kills at every system call, fault injection
 	@$(BIN)/python -m pytest -q -m slow
 
-coverage: setup ## run the tests, and hold rules, contract and publisher at 100 % of their branches
-	@$(BIN)/python -m pytest -q -n $(JOBS) -m "$(QUICK)" --cov --cov-report=term
+coverage: setup ## hold rules, contract and publisher at 100 % of their branches
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "$(QUICK)" --cov --cov-report=term $(RULES)
 
 # All five speak before it fails, so that one run shows everything.
 lint: setup ## check style, types, the direction of imports and the Dockerfile
