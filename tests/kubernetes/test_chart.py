@@ -51,9 +51,12 @@ def check_schema(document: Document, kubernetes: str) -> None:
 
 
 @HELMS
-def test_lint_has_no_complaint(major: int) -> None:
-    """Helm's own linter, with warnings as errors."""
-    text = helm("lint", "--strict", "--kube-version", NEWEST, CHART, major=major, values=EVERYTHING)
+@pytest.mark.parametrize("kubernetes", SUPPORTED)
+def test_lint_has_no_complaint(kubernetes: str, major: int) -> None:
+    """Helm's own linter, with warnings as errors, on the chart and on the team chart that embeds it."""
+    strict = ["lint", "--strict", "--kube-version", kubernetes]
+    text = helm(*strict, CHART, major=major, values=everything_for(kubernetes))
+    text += helm(*strict, team_chart(), "--values", VALUES[0], major=major)
     assert "[WARNING]" not in text
     assert "[ERROR]" not in text
 
@@ -103,6 +106,13 @@ def test_every_example_is_valid(kubernetes: str) -> None:
         "kustomize",
         *(f"team chart, {path.stem}" for path in VALUES),
     ]
+
+
+@pytest.mark.parametrize("kubernetes", ["1.25", "1.26", "1.27", "1.28"])
+def test_older_clusters_get_what_they_know(kubernetes: str) -> None:
+    """An init container and a sidecar: a native one's restartPolicy is no field of theirs."""
+    for document in render({}, chart=team_chart(), files=[VALUES[0]], kubernetes=kubernetes):
+        check_schema(document, kubernetes)
 
 
 # The agent's own code reads what the chart wrote
