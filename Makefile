@@ -70,7 +70,7 @@ format: setup ## let ruff fix and format what it can
 # The agent is measured as it is shipped: installed, compiled, and without the development tools.
 bench: build ## measure speed and memory against the goals (ROUNDS=30)
 	@[[ -x $(SHIPPED)/bin/python ]] || $(PYTHON) -m venv $(SHIPPED)
-	@$(SHIPPED)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/agent-vault.txt
+	@$(SHIPPED)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/agent.txt
 	@$(SHIPPED)/bin/python -m pip install --quiet --no-deps --no-index --force-reinstall dist/*.whl
 	@$(BIN)/python -m benchmarks --python $(SHIPPED)/bin/python --rounds $(ROUNDS)
 

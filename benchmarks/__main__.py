@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import adapter, reaction, startup
+from benchmarks import adapter, providers, reaction, startup
 from benchmarks.workshop import Workshop
 
 
@@ -29,6 +29,7 @@ def main() -> int:
     with Workshop(options.python.absolute()) as workshop:
         figures |= startup.report(workshop, options.rounds)
         figures |= reaction.report(workshop, options.rounds)
+    figures |= providers.report(options.python.absolute(), max(3, options.rounds // 3))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
