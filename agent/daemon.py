@@ -164,7 +164,7 @@ class Daemon:
             return
         # `run` is content with what it adopted, `once` was asked to fetch and publish.
         unready = self._keys.unready(self._publication.generation, confirmed=self._once)
-        self._started_up = not unready and not (self._once and self._publication.is_behind)
+        self._started_up = not unready and not (self._once and self._publication.problem is not None)
         timeout = self._loaded.settings.startup.timeout
         if self._started_up:
             self._exit = Exit.OK if self._once else None
@@ -195,6 +195,7 @@ class Daemon:
             generation=generation.number if generation else 0,
             config_problems=self._config_problems,
             keys=self._keys.statuses(at),
+            publish_problem=self._publication.problem,
         )
         return View(at.boot, status, generation, self._keys.unready(generation))
 

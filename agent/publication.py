@@ -21,7 +21,10 @@ from keyferry.document import DocumentError
 from keyferry.layout import Generation, Keyring, active_index, next_activation
 from keyferry.status import Status, parse_status, serialize_status
 
-RETRY_SECONDS: Final = 1.0
+# A full volume is not empty a moment later, and each try is told: the waits double up to a minute. A refresh, a
+# signal or a change on the volume brings the next look at once.
+FIRST_RETRY_SECONDS: Final = 1.0
+LONGEST_RETRY_SECONDS: Final = 60.0
 
 _NEVER: Final = float("inf")
 
@@ -37,8 +40,9 @@ class Publication:
         self._look_due = _NEVER
         self._retire_due = _NEVER
         self.heartbeat_due = False
-        # Whether the volume lacks what it should show, since publishing failed.
-        self.is_behind = False
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        # Why the volume lacks what it should show, if publishing failed.
+        self.problem: str | None = None
 
     @property
     def generation(self) -> Generation | None:
@@ -118,11 +122,15 @@ class Publication:
         try:
             after = self._publisher.publish(entries, now=at.now, boot=at.boot)
         except PublishError as error:
-            self._look_due = at.boot + RETRY_SECONDS
-            self.is_behind = True
-            self._events.emit("publish.failed", "error", reason=str(error))
+            self._look_due = at.boot + self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
+            self.problem = str(error)
+            self.heartbeat_due = True
+            self._events.emit("publish.failed", "error", reason=self.problem)
             return
-        self.is_behind = False
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self.heartbeat_due = self.heartbeat_due or self.problem is not None
+        self.problem = None
         if after is None:
             return
         self.heartbeat_due = True

@@ -26,7 +26,7 @@ _LOOK_EVERY_SECONDS: Final = 0.01
 
 
 def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_json: bool) -> int:
-    """Make the agent on the volume ask its providers now; return 0 if all answered, 1 if not, 3 if late."""
+    """Make the agent ask its providers now; return 0 if all is answered and published, 1 if not, 3 if late."""
     path = volume_path(config, directory)
     pid = _agent_pid(path)
     began = moment()
@@ -43,12 +43,19 @@ def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_j
         message = f"the agent (pid {pid}) had no result for every key within {timeout:g} s"
         print(f"keyferry-agent: {message}", file=sys.stderr)
         return Exit.NOT_READY
-    failed = [name for name, key in status.keys.items() if key.failures]
     if as_json:
-        print(json.dumps({"generation": status.generation, "keys": _documents(status.keys)}, indent=1))
+        document = {
+            "generation": status.generation,
+            "publish_problem": status.publish_problem,
+            "keys": _documents(status.keys),
+        }
+        print(json.dumps(document, indent=1))
     else:
         for name, key in status.keys.items():
             print(f"{name}: {key.outcome}" + (f" ({key.reason})" if key.reason else ""))
+        if status.publish_problem is not None:
+            print(f"not published: {status.publish_problem}")
+    failed = status.publish_problem is not None or any(key.failures for key in status.keys.values())
     return Exit.FAILED if failed else Exit.OK
 
 

@@ -100,6 +100,7 @@ statuses = st.builds(
     written_at=times,
     generation=st.integers(0, 2**53),
     config_problems=st.lists(texts, max_size=3).map(tuple),
+    publish_problem=st.none() | texts,
     keys=st.dictionaries(key_names, key_statuses, max_size=3),
 )
 

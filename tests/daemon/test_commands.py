@@ -200,6 +200,23 @@ class TestRefresh:
         assert document["keys"]["master"]["outcome"] == "missing"
         assert document["keys"]["master"]["failures"] >= 1
 
+    def test_a_key_that_cannot_be_published(self, agent: AgentProcess) -> None:
+        """As on a full volume, where the heartbeat still has room."""
+        agent.start()
+        agent.wait_ready()
+        subprocess.run(["prlimit", f"--pid={agent.pid}", "--fsize=3000"], check=True)
+        agent.write_key(secrets.token_urlsafe(3000))
+        run = agent.run("refresh", "--dir", str(agent.volume))
+        assert (run.returncode, run.stderr) == (1, "")
+        # The watcher may have been quicker; then the refresh itself brings nothing new.
+        assert re.fullmatch(r"master: (un)?changed", run.stdout.partition("\n")[0])
+        assert run.stdout.partition("\n")[2] == (
+            f"not published: cannot publish on {agent.volume} (File too large); what was published stays\n"
+        )
+        assert (
+            "agent: holds what it could not publish: " in agent.run("status", "-c", str(agent.config)).stdout
+        )
+
     def test_no_result_in_time(self, agent: AgentProcess, black_hole: str) -> None:
         vault = {"provider": "vault", "address": black_hole, "path": "a/b", "auth": {"token": "none"}}
         agent.configure(refresh={"interval": "1h", "timeout": "1m"}, keys={"hung": vault})

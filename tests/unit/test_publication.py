@@ -127,7 +127,7 @@ def test_what_a_crash_left_goes_even_if_nothing_is_published(scene: Scene) -> No
 
 
 def test_a_failure_is_told_and_tried_again(scene: Scene) -> None:
-    """Once a second and not at every turn: a full volume must not fill the log as well."""
+    """After waits that double, and not at every turn: a full volume must not fill the log as well."""
     scene.volume.rename(scene.volume.with_name("away"))
     scene.turn(0.0)
     assert scene.names == ["generation.published", "key.published"]  # the descriptor is the volume
@@ -148,8 +148,18 @@ def test_a_failure_is_told_and_tried_again(scene: Scene) -> None:
         f"cannot publish on {scene.volume} (No such file or directory); what was published stays"
     )
     assert scene.next_turn(10.5) == 11.0
-    scene.turn(11.0)
-    assert scene.names[2:] == ["publish.failed"] * 2
+    assert scene.publication.heartbeat_due
+    assert scene.publication.problem == scene.told[-1].fields["reason"]
+    due = [11.0, 13.0, 17.0, 25.0, 41.0, 73.0, 133.0, 193.0]
+    for boot in due:
+        assert scene.next_turn(boot) == boot
+        scene.turn(boot)
+    assert scene.names[2:] == ["publish.failed"] * 9
+
+    scene.keys = {"master": keyring(OLD)}
+    scene.publication.look_soon()
+    scene.turn(200.0)
+    assert scene.next_turn(200.0) == 260.0
 
 
 def test_a_heartbeat_that_is_none(scene: Scene) -> None:

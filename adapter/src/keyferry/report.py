@@ -44,6 +44,8 @@ def lines(place: str, report: dict[str, Any]) -> Iterator[str]:
         yield f"agent: {agent['version']}, heartbeat {duration(agent['heartbeat_seconds'])} ago"
         for problem in agent["config_problems"]:
             yield f"agent: refused a change of its configuration: {printable(problem)}"
+        if agent["publish_problem"] is not None:
+            yield f"agent: holds what it could not publish: {printable(agent['publish_problem'])}"
     for name, key in report["keys"].items():
         yield ""
         yield from _key_lines(name, key)
@@ -67,6 +69,7 @@ def _agent(status: Status, now: float) -> dict[str, Any]:
         "started_at": format_time(status.started_at),
         "heartbeat_seconds": round(now - status.written_at, 3),
         "config_problems": list(status.config_problems),
+        "publish_problem": status.publish_problem,
     }
 
 

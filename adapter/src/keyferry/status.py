@@ -58,7 +58,11 @@ class KeyStatus(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The agent's heartbeat. ``config_problems`` are those of a change of agent.yaml that was refused."""
+    """The agent's heartbeat.
+
+    ``config_problems`` are those of a change of agent.yaml that was refused. ``publish_problem`` says why the
+    volume does not show what the agent holds, ``None`` if it does.
+    """
 
     agent_version: str
     pid: int
@@ -68,6 +72,7 @@ class Status(NamedTuple):
     generation: int
     config_problems: tuple[str, ...]
     keys: Mapping[str, KeyStatus]
+    publish_problem: str | None = None
 
 
 def serialize_status(status: Status) -> bytes:
@@ -90,6 +95,7 @@ def parse_status(data: bytes) -> Status:
         written_at=root.time("written_at"),
         generation=root.integer("generation"),
         config_problems=tuple(root.texts("config_problems")),
+        publish_problem=root.optional("publish_problem", root.text),
         keys={name: _key_status(keys.object(name)) for name in keys.document},
     )
 
