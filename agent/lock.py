@@ -21,7 +21,11 @@ _PAUSE_SECONDS: Final = 0.02
 
 
 class VolumeLock:
-    """``..lock``, held by flock(2) as long as the process lives; it contains the holder's pid."""
+    """``..lock``, held by flock(2) as long as the process lives.
+
+    It contains the holder's pid and the inode of its pid namespace: in another container the same number is
+    somebody else, perhaps the app.
+    """
 
     def __init__(self, descriptor: int) -> None:
         """Own ``descriptor``, whose file is locked."""
@@ -45,7 +49,7 @@ class VolumeLock:
             # The pid is for people. A volume that is full must not keep an agent from what it published.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                os.pwrite(descriptor, f"{os.getpid()} {_pid_namespace()}\n".encode(), 0)
         except BaseException:
             os.close(descriptor)
             raise
@@ -61,7 +65,7 @@ class VolumeLock:
 def holder(path: Path) -> int | None:
     """Return the pid of the agent that has the volume at ``path``, ``None`` if no agent runs on it.
 
-    Raises ``VolumeError`` where this process may not look.
+    Raises ``VolumeError`` where this process may not look, or where the agent is in another pid namespace.
     """
     try:
         descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -73,7 +77,13 @@ def holder(path: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _pid(descriptor)
+        pid, namespace = _content(descriptor)
+        if namespace not in (None, _pid_namespace()):
+            message = (
+                f"the agent on {path} (pid {pid} there) runs in another container; run this command in it"
+            )
+            raise VolumeError(message) from None
+        return pid
     else:
         return None
     finally:
@@ -98,12 +108,18 @@ def _lock(descriptor: int, path: Path) -> None:
             return
         time.sleep(_PAUSE_SECONDS)
     message = (
-        f"volume.path: another keyferry-agent (pid {_pid(descriptor) or 'unknown'}) already publishes "
+        f"volume.path: another keyferry-agent (pid {_content(descriptor)[0] or 'unknown'}) already publishes "
         f"on {path}; one volume has one agent: stop the other, or give this one its own volume"
     )
     raise VolumeError(message)
 
 
-def _pid(descriptor: int) -> int | None:
-    text = os.pread(descriptor, 20, 0).strip()
-    return int(text) if text.isdigit() else None
+def _content(descriptor: int) -> tuple[int | None, int | None]:
+    """Return pid and pid namespace of the holder, as far as they are there."""
+    numbers = [int(word) for word in os.pread(descriptor, 40, 0).split() if word.isdigit()]
+    pid, namespace = [*numbers[:2], None, None][:2]
+    return pid, namespace
+
+
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino

@@ -26,7 +26,7 @@ _LOOK_EVERY_SECONDS: Final = 0.01
 
 
 def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_json: bool) -> int:
-    """Make the agent ask its providers now; return 0 if all is answered and published, 1 if not, 3 if late."""
+    """Let the agent ask its providers now; return 0 if all is there and published, 1 if not, 3 if late."""
     path = volume_path(config, directory)
     pid = _agent_pid(path)
     began = moment()

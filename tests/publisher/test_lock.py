@@ -87,11 +87,37 @@ def test_a_killed_agent_leaves_no_lock(root: Path) -> None:
     assert holder(root) == agent.pid
     agent.send_signal(signal.SIGKILL)
     agent.communicate()
-    assert (root / "..lock").read_text() == f"{agent.pid}\n"
+    assert (root / "..lock").read_text() == f"{agent.pid} {Path('/proc/self/ns/pid').stat().st_ino}\n"
     assert holder(root) is None
     publisher = publisher_on(root)
     publisher.open(BOOT)
     publisher.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a pid namespace")
+def test_an_agent_in_another_container(root: Path) -> None:
+    """Its number is somebody else's here, who must not get its signal."""
+    program = (
+        "import sys; from pathlib import Path; from agent.publisher import Publisher;"
+        "from agent.settings import VolumeSettings;"
+        "Publisher(VolumeSettings(path=Path(sys.argv[1])), report=print).open(0); print(flush=True);"
+        "sys.stdin.read()"
+    )
+    agent = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", program, root],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert agent.stdout is not None
+    agent.stdout.readline()
+    with pytest.raises(VolumeError) as caught:
+        holder(root)
+    agent.communicate()
+    assert str(caught.value) == (
+        f"the agent on {root} (pid 1 there) runs in another container; run this command in it"
+    )
+    assert holder(root) is None
 
 
 def hard_link(path: Path) -> None:
