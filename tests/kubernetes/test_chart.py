@@ -393,7 +393,16 @@ def test_the_notes_say_what_vault_must_know() -> None:
     assert "helm test fedha --namespace team --logs" in text
     assert "vault write auth/kubernetes/role/fedha" in text
     assert "bound_service_account_names=fedha-keyferry" in text
-    assert "bound_service_account_namespaces=team" in text
+    assert "bound_service_account_namespaces=team policies=fedha ttl=1h audience=vault\n" in text
+    # The cluster's own token is for the cluster: a role that asks for more would refuse it.
+    values["files"] = [source for source in values["files"] if "serviceAccountToken" not in source]
+    assert "audience" not in helm("install", "fedha", CHART, *dry, values=values)
+
+
+def test_the_test_pod_stays_until_its_log_is_read() -> None:
+    """`helm test --logs` asks for the log after it has deleted whatever is to be deleted."""
+    annotations = one(render(), "Pod")["metadata"]["annotations"]
+    assert annotations == {"helm.sh/hook": "test", "helm.sh/hook-delete-policy": "before-hook-creation"}
 
 
 # The plain examples are the chart's own output, written out
