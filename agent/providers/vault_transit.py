@@ -102,7 +102,7 @@ class VaultTransitProvider:
             if wrapped_by < least:
                 return MissingError(
                     f"{ciphertext.place} was wrapped by version {wrapped_by} of {self}, below its "
-                    f"min_decryption_version {least}; lower that, or rewrap the ciphertext before raising it"
+                    f"min_decryption_version {least}; lower that, or wrap the key anew before raising it"
                 )
         else:
             hint += f"; the policy line {_grant(path, 'read')} would let the agent tell more"

@@ -100,6 +100,7 @@ def test_vault(bao: OpenBao, tmp_path: Path) -> None:
 
 
 def test_vault_transit(bao: OpenBao, tmp_path: Path) -> None:
+    """The page's commands make a key and rotate it, and move one entry to the transit key's next version."""
     keyring = tmp_path / "keyring.json"
     shell(
         bao,
@@ -111,6 +112,8 @@ def test_vault_transit(bao: OpenBao, tmp_path: Path) -> None:
     )
     versions = fetched(configured("vault-transit", tmp_path), bao, keyring=keyring).versions
     assert [version.id for version in versions] == ["1", "2"]
+    ciphertexts = [entry.ciphertext for entry in parse_wrapped_keyring(keyring.read_bytes(), "master", "")]
+    assert [str(ciphertext)[:9] for ciphertext in ciphertexts] == ["vault:v2:", "vault:v1:"]
 
 
 def test_file(bao: OpenBao, tmp_path: Path) -> None:

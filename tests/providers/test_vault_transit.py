@@ -69,7 +69,7 @@ def may_read_the_key(store: Store) -> None:
             wrapped_anew,
             MissingError,
             "version 1 in file {path} was wrapped by version 1 of transit key {mount}/app, below its "
-            "min_decryption_version 2; lower that, or rewrap the ciphertext before raising it",
+            "min_decryption_version 2; lower that, or wrap the key anew before raising it",
             id="below min_decryption_version",
         ),
         pytest.param(
