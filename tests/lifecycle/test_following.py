@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``rotate --wait`` beside a running agent: staged, at once, too late, and on a terminal."""
+"""A rotation beside a running agent: ``rotate --wait`` and ``status --watch``, and both on a terminal."""
 
 import json
 import os
 import pty
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -121,3 +122,52 @@ def test_on_a_terminal(agent: AgentProcess) -> None:
     assert len(bars) > 3
     assert all(bar.endswith(" s") and "version 2 is active in " in bar for bar in bars)
     assert bars[0].count("#") < bars[-1].count("#")
+
+
+def watch(agent: AgentProcess, *more: str) -> list[str]:
+    config = str(agent.config)
+    return [sys.executable, "-m", "agent", "status", "-c", config, "--watch", "--interval", "0.05", *more]
+
+
+def test_watch_shows_each_state(agent: AgentProcess) -> None:
+    """Whoever watches sees the new version wait, serve, and the one before it step back."""
+    with subprocess.Popen(watch(agent, "--json"), stdout=subprocess.PIPE, text=True) as watching:
+        try:
+            assert watching.stdout is not None
+            shown = [states(watching.stdout.readline())]
+            assert rotate(agent).returncode == 0
+            while shown[-1].get("2") != "active":
+                shown.append(states(watching.stdout.readline()))
+        finally:
+            watching.terminate()
+    assert [now for now, before in zip(shown, [{}, *shown], strict=False) if now != before] == [
+        {"1": "active"},
+        {"1": "active", "2": "pre-active"},
+        {"1": "deactivated", "2": "active"},
+    ]
+
+
+def states(line: str) -> dict[str, str]:
+    return {version["id"]: version["state"] for version in json.loads(line)["keys"]["master"]["versions"]}
+
+
+def test_watch_on_a_terminal(agent: AgentProcess) -> None:
+    """There one picture is drawn in place until Ctrl-C."""
+    ours, theirs = pty.openpty()
+    with (
+        os.fdopen(ours, "rb", buffering=0) as terminal,
+        subprocess.Popen(watch(agent), stdout=theirs, stderr=subprocess.PIPE) as watching,
+    ):
+        os.close(theirs)
+        try:
+            drawn = terminal.read(4096)
+            assert agent.run("rotate", "-c", str(agent.config)).returncode == 0
+            while b"deactivated" not in drawn:
+                drawn += terminal.read(4096)
+            watching.send_signal(signal.SIGINT)
+            _, told = watching.communicate(timeout=10)
+        finally:
+            watching.kill()
+    assert drawn.startswith(b"\x1b[2J\x1b[H")
+    assert b" pre-active " in drawn
+    assert (watching.returncode, told) == (1, b"")
