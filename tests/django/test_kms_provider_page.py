@@ -59,6 +59,10 @@ def test_the_code_of_after_outlives_rotations(volume: Volume, adapter: FileAdapt
     second = keys.encrypt("second")
     assert (first.partition(":")[2], second.partition(":")[2]) == ("1", "sha256:2")
     assert [keys.decrypt(text) for text in (oldest, first, second)] == ["oldest", "first", "second"]
+    same = version("3", material=two["material"])
+    volume.publish(one, two, same)
+    with pytest.raises(ValueError, match=r"^no version of the master key opens this$"):
+        keys.decrypt(second.replace(":sha256:2", ":3"))
     volume.publish(two)
     with pytest.raises(ValueError, match=r"^no version of the master key opens this$"):
         keys.decrypt(oldest)
