@@ -6,7 +6,7 @@ ages grow and states change even while nothing happens.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -17,9 +17,14 @@ from agent.clock import moment
 from agent.events import Event
 from agent.view import View
 from keyferry.layout import states
+from keyferry.status import Outcome
 
 # From a cache's answer to the default timeout.
 _DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Counters begin at 0: Prometheus sees no increase in a series that is born with 1, and a first failure would have
+# no alert.
+_REFRESH_OUTCOMES: Final = tuple(outcome for outcome in get_args(Outcome) if outcome != "none")
+_PUBLISH_OUTCOMES: Final = ("published", "failed")
 
 
 class Metrics(Collector):
@@ -50,6 +55,8 @@ class Metrics(Collector):
             ("outcome",),
             registry=self._registry,
         )
+        for outcome in _PUBLISH_OUTCOMES:
+            self._publications.labels(outcome)
         self._calls = Counter(
             "keyferry_provider_calls",
             "Fetches begun at a provider.",
@@ -65,6 +72,8 @@ class Metrics(Collector):
         match event.name:
             case "refresh.started":
                 self._calls.labels(fields["key"], fields["provider"]).inc()
+                for outcome in _REFRESH_OUTCOMES:
+                    self._refreshes.labels(fields["key"], fields["provider"], outcome)
             case "refresh.succeeded" | "refresh.failed":
                 self._refreshes.labels(fields["key"], fields["provider"], fields["outcome"]).inc()
                 duration = fields.get("duration")

@@ -96,6 +96,15 @@ def test_counters(full: Scrape) -> None:
     assert full.value("keyferry_publish_total", outcome="failed") == 1
 
 
+def test_failures_are_counted_from_zero() -> None:
+    """An alert on an increase is blind to a series that begins with 1."""
+    begun = scrape(view({"master": key_status()}), event("refresh.started"))
+    failures = ("unavailable", "denied", "missing", "malformed", "conflict")
+    counted = {name: begun.value("keyferry_refresh_total", key="master", outcome=name) for name in failures}
+    assert counted == dict.fromkeys(failures, 0)
+    assert begun.value("keyferry_publish_total", outcome="failed") == 0
+
+
 def test_ages_grow_while_nothing_happens(full: Scrape) -> None:
     assert full.value("keyferry_last_success_timestamp_seconds", key="master") == 1_700_000_000.0
     staleness = full.value("keyferry_staleness_seconds", key="master")
