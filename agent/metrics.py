@@ -21,8 +21,8 @@ from keyferry.status import Outcome
 
 # From a cache's answer to the default timeout.
 _DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# Counters begin at 0: Prometheus sees no increase in a series that is born with 1, and a first failure would have
-# no alert.
+# Counters begin at 0: Prometheus sees no increase in a series that is born with 1, so a first failure
+# would have no alert.
 _REFRESH_OUTCOMES: Final = tuple(outcome for outcome in get_args(Outcome) if outcome != "none")
 _PUBLISH_OUTCOMES: Final = ("published", "failed")
 
