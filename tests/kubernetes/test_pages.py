@@ -5,11 +5,14 @@ import base64
 import importlib.util
 import re
 import shlex
+import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from tests.kubernetes.charts import CHART, EXAMPLES, NEWEST, ROOT, helm, one, render, team_chart
 from tests.kubernetes.podman import VERSION
@@ -64,6 +67,24 @@ def test_links_lead_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, target
+
+
+@pytest.mark.chart
+def test_what_the_charts_readme_embeds_is_what_the_team_chart_embeds(tmp_path: Path) -> None:
+    """Pasted into a Deployment: the agent, the key's mount, and the account that it logs in as."""
+    _, embedded, values = re.findall(
+        r"^```yaml\n(.*?)^```", (CHART / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    pasted = shutil.copytree(team_chart(), tmp_path / "chart")
+    start = "kind: Deployment\nmetadata: {name: fedha}\nspec:\n  template:\n    spec:\n"
+    (pasted / "templates/deployment.yaml").write_text(start + textwrap.indent(embedded, 6 * " "))
+    whole, shown = (
+        one(render(yaml.safe_load(values), chart=chart), "Deployment")["spec"]["template"]["spec"]
+        for chart in (team_chart(), pasted)
+    )
+    assert shown["containers"][0]["volumeMounts"] == whole["containers"][0]["volumeMounts"]
+    for part in ("serviceAccountName", "securityContext", "initContainers", "volumes"):
+        assert shown[part] == whole[part], part
 
 
 def test_from_zero_to_a_key_is_five_commands() -> None:
