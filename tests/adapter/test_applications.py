@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from prometheus_client import REGISTRY, generate_latest
 
-from keyferry import UnknownVersionError
+from keyferry import KeyWithdrawnError, UnknownVersionError
 from tests.adapter.volume import Volume, version, withdrawn
 
 PAGE = (Path(__file__).parents[2] / "docs" / "applications.md").read_text()
@@ -88,4 +88,7 @@ def test_what_is_applied_is_a_metric(page: Page, volume: Volume) -> None:
     page["keys"].get("2")
     assert scraped() == ["2.0"]
     volume.publish(master=withdrawn())
+    # A scrape does not wait for the callbacks' thread where that is looking already; this does.
+    with pytest.raises(KeyWithdrawnError):
+        page["keys"].wait(0)
     assert scraped() == ["0.0"], "no key is no reason to have no metrics"
