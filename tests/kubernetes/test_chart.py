@@ -115,6 +115,12 @@ def test_older_clusters_get_what_they_know(kubernetes: str) -> None:
         check_schema(document, kubernetes)
 
 
+def test_the_examples_ask_nothing_more_of_a_cluster() -> None:
+    """Whoever tries one may have no operator, and an app that others must reach."""
+    kinds = {document["kind"] for _, found in examples() for document in found}
+    assert kinds == {"ConfigMap", "CronJob", "Deployment", "Job", "Pod", "ServiceAccount"}
+
+
 # The agent's own code reads what the chart wrote
 
 
