@@ -12,6 +12,7 @@ Rules:
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -48,7 +49,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What was done. The new version activates between the two times, replica by replica."""
+    """What was done. The new version activates between the two times, replica by replica.
+
+    ``at_once``: the store says that it activates when it was created.
+    """
 
     key: str
     provider: str
@@ -58,6 +62,7 @@ class Rotated:
     unstaged: str | None
     activates_after: str
     activates_before: str
+    at_once: bool
     active_here: bool | None = None
 
 
@@ -75,10 +80,10 @@ def rotate(config: Path | None, directory: Path | None, name: str | None, option
     begun = moment()
     rotated = _rotate(key, settings, options)
     if not options.as_json:
-        print("\n".join(_lines(rotated, at_once=options.at_once)), flush=True)
+        print("\n".join(_lines(rotated, options)), flush=True)
     code = Exit.OK
     if follower is not None:
-        timeout = _patience(key, settings, options) if options.timeout is None else options.timeout
+        timeout = _patience(key, settings, rotated) if options.timeout is None else options.timeout
         active_here = follower.follow(rotated.version, until_boot=begun.boot + timeout)
         rotated = replace(rotated, active_here=active_here)
         code = Exit.OK if active_here else Exit.NOT_READY
@@ -96,10 +101,9 @@ def _rotate(key: KeySettings, settings: Settings, options: Options) -> Rotated:
         version_id = lifecycle.rotate(keeper, new_material(key), rotation)
     finally:
         keeper.close()
-    version, unstaged = _read_back(version_id, key, settings)
+    version, at_once, unstaged = _read_back(version_id, key, settings)
     bound = schedule.bound(settings.refresh, settings.rotation, mounted=key.mounted)
-    staged = unstaged is None and not options.at_once
-    delay = settings.rotation.activation_delay if staged else 0.0
+    delay = 0.0 if at_once else settings.rotation.activation_delay
     return Rotated(
         key.name,
         key.provider,
@@ -107,19 +111,21 @@ def _rotate(key: KeySettings, settings: Settings, options: Options) -> Rotated:
         version.id,
         version.fingerprint,
         unstaged,
-        format_time(made_at + delay),
+        # Whoever runs stages what it sees change; a pod that starts where nothing is staged does not.
+        format_time(made_at + (delay if unstaged is None else 0.0)),
         format_time(made_at + delay + bound),
+        at_once,
     )
 
 
-def _read_back(version_id: str, key: KeySettings, settings: Settings) -> tuple[Version, str | None]:
-    """Return the version as the agent would read it, and why the store cannot stage it."""
+def _read_back(version_id: str, key: KeySettings, settings: Settings) -> tuple[Version, bool, str | None]:
+    """Return the version as the agent would read it, if it states its time, and why it cannot be staged."""
     try:
         offer = look(key, settings).offer
         # Not the newest one: the next rotation may be there by now.
         for offered in offer.versions:
             if offered.id == version_id:
-                return judged(offered, offer, key), offer.unstaged
+                return judged(offered, offer, key), offered.activates_at is not None, offer.unstaged
     except RefreshError as error:
         message = f"version {version_id} was made, but cannot be read back: {error.outcome}: {error.reason}"
         raise AgentError(message) from error
@@ -128,23 +134,26 @@ def _read_back(version_id: str, key: KeySettings, settings: Settings) -> tuple[V
     raise AgentError(message)
 
 
-def _patience(key: KeySettings, settings: Settings, options: Options) -> float:
+def _patience(key: KeySettings, settings: Settings, rotated: Rotated) -> float:
     bound = schedule.bound(settings.refresh, settings.rotation, mounted=key.mounted)
-    delay = 0.0 if options.at_once else settings.rotation.activation_delay
+    delay = 0.0 if rotated.at_once else settings.rotation.activation_delay
     return bound + delay + _MARGIN_SECONDS
 
 
-def _lines(rotated: Rotated, *, at_once: bool) -> list[str]:
-    head = (
+def _lines(rotated: Rotated, options: Options) -> Iterator[str]:
+    yield (
         f"key {rotated.key} ({rotated.provider}): version {rotated.version}, {rotated.fingerprint}, "
         f"follows version {rotated.replaced}"
     )
-    unstaged = rotated.unstaged or ("--activate now" if at_once else None)
-    if unstaged is not None:
-        active = f"  active:  where it is seen, on every replica by {rotated.activates_before}"
-        return [head, active, f"  staged:  no: {unstaged}"]
-    return [
-        head,
-        f"  active:  from {rotated.activates_after}, on every replica by {rotated.activates_before}",
-        "  staged:  yes: until then it only decrypts",
-    ]
+    by = f"on every replica by {rotated.activates_before}"
+    if rotated.at_once:
+        yield f"  active:  where it is seen, {by}"
+        yield f"  staged:  no: {rotated.unstaged or '--activate now'}"
+    elif rotated.unstaged is not None:
+        yield f"  active:  at once in a pod that starts, after the delay in one that runs, {by}"
+        yield f"  staged:  no: {rotated.unstaged}"
+    else:
+        yield f"  active:  from {rotated.activates_after}, {by}"
+        yield "  staged:  yes: until then it only decrypts"
+    if options.at_once and not rotated.at_once:
+        yield "  ignored: --activate now, which this store has no place for"

@@ -3,6 +3,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from agent.errors import AgentError
 from agent.providers import lifecycle
 from agent.providers.lifecycle import ChangedError, ExistsError, Rotation
 from keyferry.material import Material, decode
+from keyferry.times import parse_time
 from tests.lifecycle.stores import STORES, KeyringFile, RawFile, SecretsManager, Store, VaultKv, results
 
 
@@ -47,6 +49,7 @@ def test_a_whole_life(store: Store) -> None:
     code, rotated = run("rotate")
     assert (code, rotated["replaced"]) == (0, made["version"])
     assert (rotated["unstaged"] is None) == store.staged
+    assert rotated["at_once"] is False
     values = store.values()
     assert values[:-1] == (first if store.staged else [])
     assert values[-1] not in first
@@ -72,6 +75,35 @@ def test_people_read_it(kind: type[Store], opened: Callable[[type[Store]], Store
     assert "follows version " in rotated
     assert ("\n  staged:  yes" in rotated) == store.staged
     assert not any(secret in created + rotated for secret in store.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "at_once", "window"),
+    [
+        pytest.param(KeyringFile, [], False, 771, id="staged"),
+        pytest.param(KeyringFile, ["--activate", "now"], True, 771, id="at once"),
+        pytest.param(RawFile, [], False, 1200 + 771, id="not staged"),
+        pytest.param(RawFile, ["--activate", "now"], False, 1200 + 771, id="no place for it"),
+    ],
+)
+def test_when_it_is_active(
+    kind: type[Store],
+    more: list[str],
+    at_once: bool,
+    window: float,
+    opened: Callable[[type[Store]], Store],
+) -> None:
+    """Where nothing is staged a running agent waits all the same, whatever the command was told."""
+    store = opened(kind)
+    store.run("bootstrap", "--create")
+    code, out, _ = store.run("rotate", *more, "--json")
+    rotated = json.loads(out)
+    assert (code, rotated["at_once"]) == (0, at_once)
+    after, before = (parse_time(rotated[f"activates_{end}"]) for end in ("after", "before"))
+    assert before - after == pytest.approx(window, abs=0.002)
+    assert before - time.time() == pytest.approx(771 if at_once else 1200 + 771, abs=60)
+    _, said, _ = store.run("rotate", *more)
+    assert ("\n  ignored: --activate now" in said) == (bool(more) and not at_once)
 
 
 @pytest.mark.parametrize(
