@@ -108,6 +108,21 @@ def test_the_dashboard_is_shipped_as_it_is() -> None:
     assert shipped["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+def test_the_dashboard_needs_no_label() -> None:
+    """Null takes the default away, where something else finds the ConfigMap."""
+    shipped = one(
+        render({"dashboard": {"enabled": True, "labels": {"grafana_dashboard": None}}}), "ConfigMap"
+    )
+    assert "grafana_dashboard" not in shipped["metadata"]["labels"]
+
+
+def test_replicas_are_counted_once() -> None:
+    """An agent has a series for each of its keys; and one for a key that it never got, too."""
+    [panel] = [panel for panel in DASHBOARD["panels"] if panel["title"] == "Replicas"]
+    [target] = panel["targets"]
+    assert target["expr"].startswith("count(count by (namespace, pod) (keyferry_refresh_failures{")
+
+
 def test_no_panels_overlap() -> None:
     cells = [
         (x, y)
