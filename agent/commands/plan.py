@@ -19,8 +19,9 @@ from agent.loading import load
 from agent.parsing import format_duration
 from agent.policies import Policy, policies
 from agent.prices import HOURS_A_MONTH, TRAFFIC, Tariff
+from agent.providers import env, file, vault, wrapped
 from agent.providers.files import read_file
-from agent.settings import KeySettings, Settings, WrappedSource
+from agent.settings import EnvSource, FileSource, KeySettings, Settings, VaultSource, WrappedSource
 from keyferry.layout import CHECK_INTERVAL_SECONDS
 from keyferry.times import format_time, to_millis
 
@@ -29,7 +30,10 @@ _SECONDS_AN_HOUR = 3600
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be expected of one key. Money is US dollars, a month has 730 hours."""
+    """What is to be expected of one key. Money is US dollars, a month has 730 hours.
+
+    ``unstaged`` says why no rotation is staged, where the configuration tells; ``check`` asks the store.
+    """
 
     key: str
     provider: str
@@ -46,6 +50,7 @@ class Plan:
     activation_delay_seconds: float
     rotated_now_activates_after: str
     rotated_now_activates_before: str
+    unstaged: str | None
     policies: tuple[Policy, ...]
 
 
@@ -68,6 +73,7 @@ def _plan(key: KeySettings, settings: Settings, pods: int) -> Plan:
     a_month = a_second * _SECONDS_AN_HOUR * HOURS_A_MONTH
     bound = schedule.bound(settings.refresh, settings.rotation, mounted=key.mounted)
     delay = settings.rotation.activation_delay
+    unstaged = _unstaged(key)
     now = moment().now
     return Plan(
         key=key.name,
@@ -84,8 +90,9 @@ def _plan(key: KeySettings, settings: Settings, pods: int) -> Plan:
         bound_seconds=to_millis(bound),
         bound_terms=tuple(_terms(key, settings)),
         activation_delay_seconds=delay,
-        rotated_now_activates_after=format_time(now + delay),
+        rotated_now_activates_after=format_time(now + (delay if unstaged is None else 0.0)),
         rotated_now_activates_before=format_time(now + delay + bound),
+        unstaged=unstaged,
         policies=policies(key, bound=_is_bound(key)),
     )
 
@@ -99,6 +106,19 @@ def _terms(key: KeySettings, settings: Settings) -> Iterator[tuple[str, float]]:
     yield "rotation.clock_skew", settings.rotation.clock_skew
     if key.mounted:
         yield "a mounted ConfigMap's or Secret's delay", schedule.MOUNT_DELAY_SECONDS
+
+
+def _unstaged(key: KeySettings) -> str | None:
+    match key.source:
+        case EnvSource():
+            return env.UNSTAGED
+        case FileSource(format="raw" | "json" as kind):
+            return file.UNSTAGED.format(kind)
+        case VaultSource(kv_version=1):
+            return vault.V1_UNSTAGED
+        case WrappedSource() if not _is_bound(key):
+            return wrapped.UNSTAGED
+    return None
 
 
 def _is_bound(key: KeySettings) -> bool:
@@ -148,6 +168,13 @@ def _lines(one: Plan, settings: Settings, pods: int) -> Iterator[str]:
 def _delay(one: Plan) -> Iterator[str]:
     if one.activation_delay_seconds == 0:
         yield "  delay:    0 s: a new version is used where it is seen, before others can decrypt with it"
+        return
+    if one.unstaged is not None:
+        yield (
+            f"  delay:    {one.activation_delay_seconds:g} s, in a pod that runs; one that starts uses the "
+            "new version at once"
+        )
+        yield f"  staged:   no: {one.unstaged}"
         return
     spare = one.activation_delay_seconds - one.bound_seconds
     yield (

@@ -5,11 +5,14 @@ The environment of a process is set when it starts, so a new value needs a new p
 """
 
 import os
+from typing import Final
 
 from agent.errors import MissingError
 from agent.offer import Known, Offer
 from agent.providers.values import raw_material, unversioned
 from agent.settings import EnvSource, KeySettings
+
+UNSTAGED: Final = "an environment variable has no history: rotating replaces the key at once"
 
 
 class EnvProvider:
@@ -33,7 +36,7 @@ class EnvProvider:
             material,
             self._key,
             place,
-            unstaged="an environment variable has no history: rotating replaces the key at once",
+            unstaged=UNSTAGED,
         )
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from agent.providers.files import read_file
 from agent.providers.values import field_material, json_object, raw_material, unversioned
 from agent.settings import FileSource, KeySettings
 
-_UNSTAGED: Final = "a {} file has no history; format: keyring can show the next version before it is used"
+UNSTAGED: Final = "a {} file has no history; format: keyring can show the next version before it is used"
 
 
 class FileProvider:
@@ -40,7 +40,7 @@ class FileProvider:
         else:
             binary = self._key.encoding == "binary"
             material = raw_material(data if binary else _without_newline(data), place, binary=binary)
-        return unversioned(material, self._key, place, unstaged=_UNSTAGED.format(self._source.format))
+        return unversioned(material, self._key, place, unstaged=UNSTAGED.format(self._source.format))
 
     def close(self) -> None:
         """Nothing is held open."""

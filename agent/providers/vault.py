@@ -30,7 +30,7 @@ from agent.providers.vault_session import VaultSession
 from agent.settings import KeySettings, VaultSource
 from keyferry.document import Fields
 
-_V1_UNSTAGED: Final = "KV version 1 keeps no earlier version; enable versioning (KV version 2)"
+V1_UNSTAGED: Final = "KV version 1 keeps no earlier version; enable versioning (KV version 2)"
 _V2_UNSTAGED: Final = "the secret's max_versions is 1, so Vault keeps no earlier version; raise it"
 
 
@@ -84,7 +84,7 @@ class VaultProvider:
         material = field_material(data, self._source.field, secret)
         # Without a ttl of its own, lease_duration is the mount's default and says nothing of the key.
         ttl = answer.document.get("lease_duration") if "ttl" in data else None
-        return unversioned(material, self._key, secret, unstaged=_V1_UNSTAGED, ttl_seconds=ttl)
+        return unversioned(material, self._key, secret, unstaged=V1_UNSTAGED, ttl_seconds=ttl)
 
     def _read_v2(self, place: Place, known: Known) -> Offer:
         answer = self._session.read(place.api("metadata"))

@@ -38,7 +38,7 @@ from keyferry.material import Material
 KEY_NAME: Final = "keyferry:key"
 VERSION_ID: Final = "keyferry:version"
 
-_UNSTAGED: Final = (
+UNSTAGED: Final = (
     "a bare ciphertext has no history; a wrapped keyring shows the next version before it is used"
 )
 
@@ -144,7 +144,7 @@ class WrappedKeyring:
             message = f"{place} is neither a keyring nor a ciphertext in text; write a binary one as base64"
             raise MalformedError(message) from None
         material = self._material(Ciphertext(text, f"the ciphertext in {place}", {}), unwrap)
-        return unversioned(material, self._key, place, unstaged=_UNSTAGED)
+        return unversioned(material, self._key, place, unstaged=UNSTAGED)
 
     def _material(self, ciphertext: Ciphertext, unwrap: Unwrap) -> Material:
         plain = unwrap(ciphertext)

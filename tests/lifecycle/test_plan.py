@@ -78,6 +78,45 @@ def test_no_delay(plan: Plan) -> None:
     )
 
 
+BARE = {"provider": "aws-kms", "key_id": "1234", "keyring": "AQIC"}
+KV1 = {"provider": "vault", "address": "https://v.example", "path": "a/b", "kv_version": 1}
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"provider": "env"}, "an environment variable has no history: rotating replaces the key at once"),
+        (
+            KEYS["local"],
+            "a raw file has no history; format: keyring can show the next version before it is used",
+        ),
+        (KV1, "KV version 1 keeps no earlier version; enable versioning (KV version 2)"),
+        (
+            BARE,
+            "a bare ciphertext has no history; a wrapped keyring shows the next version before it is used",
+        ),
+        (KEYS["local"] | {"format": "keyring"}, None),
+        (KEYS["wrapped"], None),
+        (KEYS["secret"], None),
+    ],
+    ids=["env", "raw", "KV v1", "bare", "keyring", "wrapped", "secret"],
+)
+def test_what_is_not_staged(
+    section: dict[str, Any], sentence: str | None, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pods that start see the new version alone, nobody is promised that all can decrypt."""
+    monkeypatch.setenv("VAULT_TOKEN", "none")
+    monkeypatch.setitem(KEYS, "key", section)
+    text, document = plan("key")
+    (one,) = document["keys"]
+    assert one["unstaged"] == sentence
+    assert (f"\n  staged:   no: {sentence}\n" in text) == (sentence is not None)
+    assert ("every pod can decrypt before any encrypts" in text) == (sentence is None)
+    after, before = (parse_time(one[f"rotated_now_activates_{end}"]) for end in ("after", "before"))
+    waits = one["activation_delay_seconds"] if sentence else 0
+    assert before - after == pytest.approx(one["bound_seconds"] + waits, abs=0.002)
+
+
 def test_all_keys_in_turn(plan: Plan) -> None:
     text, document = plan("secret", "wrapped", "local")
     assert [one["key"] for one in document["keys"]] == ["secret", "wrapped", "local"]
