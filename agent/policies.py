@@ -136,13 +136,15 @@ def _aws_kms(key: KeySettings, source: AwsKmsSource, role: Role, *, bound: bool)
 
 def _assume(role_arn: str | None) -> list[object]:
     # For the credentials that the pod has; the statement before it belongs to the role.
-    return [] if role_arn is None else [_allow(["sts:AssumeRole"], role_arn)]
+    return (
+        [] if role_arn is None else [{"Sid": "ForThePodNotTheRole", **_allow(["sts:AssumeRole"], role_arn)}]
+    )
 
 
 def _allow(
     actions: Iterable[str], resource: str, conditions: Mapping[str, Mapping[str, str]] | None = None
-) -> object:
-    statement = {"Effect": "Allow", "Action": sorted(actions), "Resource": resource}
+) -> dict[str, object]:
+    statement: dict[str, object] = {"Effect": "Allow", "Action": sorted(actions), "Resource": resource}
     return {**statement, "Condition": conditions} if conditions else statement
 
 

@@ -224,9 +224,15 @@ def test_a_bare_ciphertext_has_no_condition() -> None:
 
 
 def test_a_role_is_assumed() -> None:
+    """The statement says that it belongs to other credentials than the one before it."""
     role = "arn:aws:iam::123456789012:role/keyferry"
     _, statement = statements(SecretsManagerSource(secret="app", region="eu-west-1", role_arn=role))
-    assert (statement["Action"], statement["Resource"]) == (["sts:AssumeRole"], role)
+    assert statement == {
+        "Sid": "ForThePodNotTheRole",
+        "Effect": "Allow",
+        "Action": ["sts:AssumeRole"],
+        "Resource": role,
+    }
 
 
 def test_a_namespace_is_told() -> None:
