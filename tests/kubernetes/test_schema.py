@@ -166,6 +166,35 @@ REFUSED = {
         "- networkPolicy.ports: Array must have at least 1 items",
         "- at '/networkPolicy/ports': minItems: got 0, want 1",
     ),
+    "port beyond the last": Refused(
+        {"port": 70000},
+        "- port: Must be less than or equal to 65535",
+        "- at '/port': maximum: got 70,000, want 65,535",
+    ),
+    "key store's port 0": Refused(
+        {"networkPolicy": {"ports": [0]}},
+        "- networkPolicy.ports.0: Must be greater than or equal to 1",
+        "- at '/networkPolicy/ports/0': minimum: got 0, want 1",
+    ),
+    "peer as text": Refused(
+        {"networkPolicy": {"to": ["10.0.0.0/8"]}},
+        "- networkPolicy.to.0: Invalid type. Expected: object, given: string",
+        "- at '/networkPolicy/to/0': got string, want object",
+    ),
+    "peers as an object": wrong_type("networkPolicy.to", {"networkPolicy": {"to": {}}}, "array", "object"),
+    "pull secret without a name": Refused(
+        {"serviceAccount": {"imagePullSecrets": [{}]}},
+        "- serviceAccount.imagePullSecrets.0: name is required",
+        "- at '/serviceAccount/imagePullSecrets/0': missing property 'name'",
+    ),
+    "environment as an object": wrong_type("env", {"env": {"A": "b"}}, "array", "object"),
+    "switch as text": wrong_type(
+        "podMonitor.enabled", {"podMonitor": {"enabled": "yes"}}, "boolean", "string"
+    ),
+    "condition as text": wrong_type("enabled", {"enabled": "no"}, "boolean", "string"),
+    "section as text": wrong_type(
+        "config.refresh", {"config": {"keys": VAULT, "refresh": "5m"}}, "object", "string"
+    ),
     "no audience": Refused(
         {"injection": {"tokenAudience": ""}},
         "- injection.tokenAudience: String length must be greater than or equal to 1",
