@@ -71,6 +71,11 @@ class Store:
         self._versions.append(old or Offered(id_, created_at, material, first, activates_at))
         self._show(now)
 
+    def release(self, id_: str, *, now: float) -> None:
+        """State no time of activation any more: a version that was pending may be used."""
+        self._versions = [v._replace(activates_at=None) if v.id == id_ else v for v in self._versions]
+        self._show(now)
+
     def delete(self, id_: str, *, now: float) -> None:
         """Let nobody read a version any more, for good."""
         self.gone.add(id_)
@@ -174,11 +179,15 @@ class Fleet:
         self.now = START
         self.replicas: list[Replica] = []
         self.problems: list[str] = []
-        self.decryptable = 0
         self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
         self._used: set[str] = set()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The versions that somebody encrypted with; without old records those of now."""
+        return frozenset(self._used)
 
     def at(self, time: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._events, (time, next(self._number), action))
@@ -294,7 +303,6 @@ class Fleet:
         view = replica.view
         if view is None or self.now - view.began > replica.limit:
             return
-        self.decryptable += 1
         missing = self._used - view.ids - self.store.gone
         if missing:
             self.problems.append(f"{self.now - START:.3f}: {replica.name} cannot decrypt {sorted(missing)}")
