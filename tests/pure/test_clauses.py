@@ -5,6 +5,7 @@ Each history is played twice: as the rules are, and with one clause taken out. R
 of and nothing is left to chance, so every history says when who asks.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from agent import keyring, schedule
 from agent.errors import MissingError, UnavailableError
-from agent.offer import Offer
+from agent.offer import UNRELEASED, Offer
 from agent.settings import RefreshSettings
 from keyferry.layout import Keyring, Version
 from tests.pure.fleet import KEY, START, Fleet, Replica, Store, tight_delay
@@ -203,6 +204,26 @@ def deleted_and_brought_back() -> Fleet:
     return story.end()
 
 
+def pending() -> Story:
+    story = Story()
+    two(story)
+    story.until(310)
+    now = story.fleet.now
+    story.store.put("2", now=now, created_at=now, activates_at=UNRELEASED)
+    return story
+
+
+def never_released() -> Fleet:
+    return pending().end()
+
+
+def released_in_the_end() -> Fleet:
+    story = pending()
+    story.until(1310)
+    story.store.release("2", now=story.fleet.now)
+    return story.end()
+
+
 class Unlucky(Replica):
     """Cannot read one version for some time, though it is answered."""
 
@@ -278,6 +299,17 @@ def without_creation_time(patch: pytest.MonkeyPatch) -> None:
     in_keyring("_activates_at", lambda offered, *a, **k: rule(offered._replace(created_at=None), *a, **k))(
         patch
     )
+
+
+def without_the_store_s_word(patch: pytest.MonkeyPatch) -> None:
+    rule = keyring._activates_at
+    in_keyring("_activates_at", lambda offered, *a, **k: rule(offered._replace(activates_at=None), *a, **k))(
+        patch
+    )
+
+
+def without_release(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keyring, "UNRELEASED", math.nan)
 
 
 def without_what_is_held(patch: pytest.MonkeyPatch) -> None:
@@ -375,6 +407,8 @@ CLAUSES = {
         in_keyring("_has_come", lambda *_: True),
         "cannot decrypt ['2']",
     ),
+    "what its store has not released is not used": Clause(never_released, "1", without_the_store_s_word, ""),
+    "what its store has released is used": Clause(released_in_the_end, "2", without_release, ""),
     "a version that was not read is no success": Clause(
         new_version_that_one_replica_cannot_read,
         "2",
