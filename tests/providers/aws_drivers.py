@@ -94,6 +94,17 @@ class SecretsManagerDriver(Driver):
     def put_unusable(self) -> None:
         self.put_string(json.dumps({"kee": "misspelt"}))
 
+    def put_pending(self, value: str) -> None:
+        self.put_string(json.dumps({"key": value}), VersionStages=["AWSPENDING"])
+
+    def point_back(self) -> None:
+        self.admin.update_secret_version_stage(
+            SecretId=self.name,
+            VersionStage="AWSCURRENT",
+            MoveToVersionId=self.version_id(1),
+            RemoveFromVersionId=self.version_id(2),
+        )
+
     def put_string(self, text: str, **parameters: Any) -> str:
         """Make a version with this value, and return its id."""
         self.put_count += 1

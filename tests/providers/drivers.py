@@ -77,6 +77,14 @@ class Driver:
         """Make a version the newest that is there but is no key."""
         raise NotImplementedError
 
+    def put_pending(self, value: str) -> None:
+        """Make a version of which the store itself says that its time has not come."""
+        raise NotImplementedError
+
+    def point_back(self) -> None:
+        """With two versions there, make the older one the store's newest word."""
+        raise NotImplementedError
+
     def delete(self, version_id: str) -> None:
         """Take a version's value away in the way that can be undone."""
         raise NotImplementedError
@@ -126,6 +134,9 @@ class Driver:
         raise NotImplementedError
 
 
+# Unix seconds: a time that no test reaches.
+LATER = 4_000_000_000.0
+
 _NO_LOGIN = "it has no login"
 _NO_HISTORY = "it holds one value and no history"
 _LOCAL_READ = "reading is as cheap as comparing, so every fetch reads"
@@ -144,6 +155,8 @@ _UNVERSIONED = {
     "versions_in_order": _NO_HISTORY,
     "one_unusable_version": _NO_HISTORY,
     "removed_version": _NO_HISTORY,
+    "pending_version": _NO_HISTORY,
+    "rollback_of_the_pointer": _NO_HISTORY,
     "made_anew": "its version's id is its value's fingerprint: another value is another version",
 }
 
@@ -168,6 +181,12 @@ class FakeDriver(Driver):
 
     def put_unusable(self) -> None:
         self._store.create(MalformedError("the store holds no key here"))
+
+    def put_pending(self, value: str) -> None:
+        self._store.create(value, activates_at=LATER)
+
+    def point_back(self) -> None:
+        self._store.point_at("1")
 
     def delete(self, version_id: str) -> None:
         self._store.delete(version_id)
@@ -291,6 +310,13 @@ class KeyringFileDriver(_FileDriver):
     def put_unusable(self) -> None:
         self._add({"binary": "no base64"})
 
+    def put_pending(self, value: str) -> None:
+        self._add({"activates_at": format_time(LATER), "material": value})
+
+    def point_back(self) -> None:
+        self._entries.reverse()
+        self._write()
+
     def forget(self) -> None:
         self._entries.clear()
         self._path.unlink()
@@ -299,6 +325,9 @@ class KeyringFileDriver(_FileDriver):
         self._clock += 1
         created_at = format_time(self._clock)
         self._entries.append({"id": str(len(self._entries) + 1), "created_at": created_at, **material})
+        self._write()
+
+    def _write(self) -> None:
         document = {"schema": "keyferry-keyring/v1", "key": "master", "versions": self._entries}
         self.write(json.dumps(document))
 
@@ -306,6 +335,10 @@ class KeyringFileDriver(_FileDriver):
 class VaultDriver(Driver):
     """KV version 2 at a real server: a mount, a policy and a token of its own, behind a TCP proxy."""
 
+    absent: ClassVar = {
+        "pending_version": "every version of KV is there to be used; it is the agent that makes it wait",
+        "rollback_of_the_pointer": "a rollback makes a new version",
+    }
     kv_version: ClassVar = 2
     path: ClassVar = "fedha/master-key"
 

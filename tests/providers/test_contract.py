@@ -12,7 +12,7 @@ from agent.errors import DeniedError, MalformedError, MissingError, RefreshError
 from agent.offer import Known, Offer, Offered
 from agent.providers.base import Provider, fetch
 from keyferry.material import Material
-from tests.providers.drivers import Driver, new_value
+from tests.providers.drivers import LATER, Driver, new_value
 from tests.providers.stores import DRIVERS
 
 
@@ -89,6 +89,32 @@ def test_new_version(driver: Driver) -> None:
     offer = fetch(provider, known(before))
     assert value(offer.versions[-1]) == secret
     assert offer.versions[-1].id not in known(before)
+
+
+def test_pending_version(driver: Driver) -> None:
+    """A version whose time the store itself puts off comes at once, last, with its value and that time."""
+    secret, later = new_value(), new_value()
+    driver.put(secret)
+    driver.put_pending(later)
+    offer = fetch(driver.provider(), {})
+    assert [value(version) for version in offer.versions] == [secret, later]
+    first, pending = (version.activates_at for version in offer.versions)
+    assert first is None
+    assert pending is not None
+    assert pending >= LATER
+
+
+def test_rollback_of_the_pointer(driver: Driver) -> None:
+    """The version that the store points back to is its newest word."""
+    driver.put(new_value())
+    driver.put(new_value())
+    provider = driver.provider()
+    held = known(fetch(provider, {}))
+    driver.point_back()
+    offer = fetch(provider, held)
+    assert [version.id for version in offer.versions] == [driver.version_id(n) for n in (2, 1)]
+    assert all(version.activates_at is None for version in offer.versions)
+    assert not any(isinstance(version.material, RefreshError) for version in offer.versions)
 
 
 def test_probe_refused(driver: Driver) -> None:

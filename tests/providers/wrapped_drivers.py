@@ -14,7 +14,7 @@ from agent.providers import open_provider
 from agent.providers.base import Provider
 from agent.settings import GcpKmsSource, Source, VaultAuth, VaultTransitSource
 from keyferry.times import format_time
-from tests.providers.drivers import Driver, key, unique_name
+from tests.providers.drivers import LATER, Driver, key, unique_name
 from tests.servers import gcp_kms
 from tests.servers.gcp_kms import CloudKms
 from tests.servers.google_identity import GoogleIdentity
@@ -39,11 +39,21 @@ class KeyringFile:
     def next_id(self) -> str:
         return str(len(self._entries) + 1)
 
-    def add(self, ciphertext: str) -> None:
-        """Append a version, as whoever delivers the file does: with one rename."""
+    def add(self, ciphertext: str, **stated: str) -> None:
+        """Append a version, with what is stated of it."""
         self._clock += 1
         created_at = format_time(self._clock)
-        self._entries.append({"id": self.next_id, "created_at": created_at, "ciphertext": ciphertext})
+        entry = {"id": self.next_id, "created_at": created_at, "ciphertext": ciphertext, **stated}
+        self._entries.append(entry)
+        self._deliver()
+
+    def reverse(self) -> None:
+        """Turn the order of the entries around."""
+        self._entries.reverse()
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Replace the file as whoever delivers it does: with one rename."""
         document = {"schema": "keyferry-keyring/v1", "key": "master", "versions": self._entries}
         new = self.path.with_name("new")
         new.write_text(json.dumps(document))
@@ -84,6 +94,13 @@ class WrappedDriver(Driver):
 
     def put_unusable(self) -> None:
         self.keyring.add(self.wrap(b"too short", binding("relabelled")))
+
+    def put_pending(self, value: str) -> None:
+        wrapped = self.wrap(value.encode(), binding(self.keyring.next_id))
+        self.keyring.add(wrapped, activates_at=format_time(LATER))
+
+    def point_back(self) -> None:
+        self.keyring.reverse()
 
     def forget(self) -> None:
         self.keyring.remove()
