@@ -2,6 +2,7 @@
 """The agent from its start to its end, and what its successor makes of it."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -464,7 +465,7 @@ def test_without_standard_error(agent: AgentProcess, key: str, redirection: str)
         agent.write_key(rotated)
         agent.wait_published(rotated)
         lock = (agent.volume / "..lock").read_text()
-        assert lock == f"{process.pid}\n"
+        assert re.fullmatch(rf"{process.pid} [0-9]+\n", lock)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     finally:

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import botocore.session
 
-from tests.servers.openbao import die_with_parent, free_port
+from tests.servers.openbao import DIES_WITH_PARENT, free_port
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
@@ -43,11 +43,10 @@ class Moto:
     def __enter__(self) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+            [*DIES_WITH_PARENT, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=environment,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - nothing else runs between fork and exec here
         )
         until = time.monotonic() + _START_TIMEOUT_SECONDS
         while not self._answers():
