@@ -26,8 +26,8 @@ import hvac
 import trustme
 
 _START_TIMEOUT_SECONDS = 30.0
-# By a program in between, not by a preexec_fn: that one forks this process for real, and what gRPC does at a fork
-# has kept servers from coming up. setpriv(1) is of util-linux.
+# By a program in between, not by a preexec_fn: that one forks this process for real, and what gRPC does at a
+# fork has kept servers from coming up. setpriv(1) is of util-linux.
 DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 _CONFIG = """\
