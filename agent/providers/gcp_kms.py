@@ -7,8 +7,9 @@ Rules:
   additional authenticated data (agent.providers.wrapped), so that an entry cannot be relabelled.
 - Checksums cover both ways: what is sent carries its CRC32C, and an answer whose own does not fit counts as
   unavailable, since the next one may be whole.
-- A refusal leads to one fresh login and one more try. Nothing else is retried, and one deadline holds for
-  all calls of a fetch.
+- A refusal leads to one fresh login and one more try, a kept connection that fails to a new one: a balancer
+  may have closed it while the call was on its way. Nothing else is retried, and one deadline holds for all
+  calls of a fetch.
 - After a failure the connection is dropped, and so it is when it idles: the next call makes one, with the CA
   file read anew.
 - Classes come from the library's exception types and Google's typed error details, never from texts.
@@ -92,7 +93,7 @@ class GcpKmsProvider:
             additional_authenticated_data_crc32c=crc32c(aad),
         )
         try:
-            response = self._authorized(lambda: self._connected().encrypt(request, **self._options()))
+            response = self._answered(lambda: self._connected().encrypt(request, **self._options()))
         except exceptions.GoogleAPICallError as error:
             raise self._not_wrapped(error) from error
         verified = (
@@ -116,21 +117,26 @@ class GcpKmsProvider:
             additional_authenticated_data_crc32c=crc32c(aad),
         )
         try:
-            response = self._authorized(lambda: self._connected().decrypt(request, **self._options()))
+            response = self._answered(lambda: self._connected().decrypt(request, **self._options()))
         except exceptions.GoogleAPICallError as error:
             raise self._failure(error, ciphertext) from error
         if response.plaintext_crc32c != crc32c(response.plaintext):
             raise UnavailableError(self._about(_CORRUPTED))
         return response.plaintext
 
-    def _authorized(self, call: Callable[[], T]) -> T:
+    def _answered(self, call: Callable[[], T]) -> T:
+        kept = self._client is not None
         try:
             return call()
         except (exceptions.Unauthorized, exceptions.Forbidden):
             if self._login.fresh:
                 raise
             self._login.log_in()
-            return call()
+        except exceptions.ServiceUnavailable:
+            if not kept:
+                raise
+            self.close()
+        return call()
 
     def _options(self) -> dict[str, Any]:
         headers = self._login.headers()

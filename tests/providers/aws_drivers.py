@@ -65,7 +65,6 @@ class SecretsManagerDriver(Driver):
     """A secret with the key in one field of its JSON."""
 
     server: ClassVar = "moto"
-    short_timeout: ClassVar = 1.0
     absent: ClassVar = {"removed_version": "a version cannot be removed by itself"}
 
     def __init__(self, stack: ExitStack, directory: Path, moto: Callable[[], Moto]) -> None:
@@ -154,7 +153,6 @@ class AwsKmsDriver(WrappedDriver):
     """A KMS key that unwraps the keyring."""
 
     server: ClassVar = "moto"
-    short_timeout: ClassVar = 1.0
     provider_name: ClassVar = "aws-kms"
 
     def __init__(self, stack: ExitStack, directory: Path, moto: Callable[[], Moto]) -> None:

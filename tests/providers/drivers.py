@@ -46,8 +46,6 @@ class Driver:
 
     absent: ClassVar[Mapping[str, str]] = {}
     server: ClassVar = "bao"
-    # Seconds: enough for a fetch by a fresh client on a busy machine, and no longer.
-    short_timeout: ClassVar = 0.3
 
     def __init__(self, stack: ExitStack, directory: Path, server: Callable[[], Any]) -> None:
         """Keep where to put files; ``server`` gives the session's server of the fixture of that name."""

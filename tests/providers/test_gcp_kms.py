@@ -227,6 +227,19 @@ def test_one_fresh_login(store: Store) -> None:
     assert store.kms.calls - calls == 3
 
 
+def test_a_kept_connection_is_given_one_more_try(store: Store) -> None:
+    """It may have ended without the client's knowing; a new connection's failure stands."""
+    store.put(new_value())
+    provider = store.provider()
+    fetch(provider, {})
+    store.kms.fault = gcp_kms.failed(grpc.StatusCode.UNAVAILABLE)
+    for tries in (2, 1):
+        calls = store.kms.calls
+        with pytest.raises(UnavailableError, match="cannot be reached or is out of service"):
+            fetch(provider, {})
+        assert store.kms.calls - calls == tries
+
+
 @pytest.fixture
 def federated(store: Store, tmp_path: Path) -> GcpKmsSource:
     """Log in by workload identity federation, with a subject token in a file."""
