@@ -135,7 +135,8 @@ class Daemon:
     def _take(self, message: Call | Changed | signal.Signals, at: Moment) -> None:
         match message:
             case Call():
-                self._keys.finished(message, at)
+                # By a clock that was ahead for a while, what is new now would seem to be due at once.
+                self._keys.finished(message, self._publication.as_of(at))
                 self._publication.look_soon()
                 self._publication.heartbeat_due = True
             case Changed(files, volume):

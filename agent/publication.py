@@ -68,6 +68,11 @@ class Publication:
             self._events.emit("volume.warning", "warning", reason=str(error))
             return None
 
+    def as_of(self, at: Moment) -> Moment:
+        """Return ``at``, but not before what is published: no activation that was seen is taken back."""
+        shown = self.generation
+        return at if shown is None else at._replace(now=max(at.now, shown.published_at))
+
     def look_soon(self) -> None:
         """Look at the volume in the next turn: something may have changed there."""
         self._look_due = 0.0
@@ -109,7 +114,7 @@ class Publication:
         if shown is None:
             return bool(entries)
         return shown.keys != entries or any(
-            active_index(keyring.versions, max(at.now, shown.published_at))
+            active_index(keyring.versions, self.as_of(at).now)
             != active_index(keyring.versions, shown.published_at)
             for keyring in entries.values()
         )

@@ -8,9 +8,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import libfaketime
 import pytest
 
 from agent.daemon import LONGEST_WAIT_SECONDS
@@ -239,6 +241,35 @@ class TestRestart:
         agent.wait_for("refresh.failed")
         agent.wait_ready()
         assert agent.status().keys["master"].freshness == "expired"
+
+    def test_a_clock_that_was_ahead_activates_nothing_early(self, agent: AgentProcess, key: str) -> None:
+        """A day later the clock is right again: what is new then waits its delay all the same."""
+        agent.configure(rotation={"activation_delay": "1h"})
+        clock = agent.home / "clock"
+        clock.write_text("+1d")
+        _, preload = libfaketime.get_reload_information()
+        agent.start(
+            environment=preload
+            | {
+                "FAKETIME_TIMESTAMP_FILE": str(clock),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+        )
+        agent.wait_published(key)
+        before = agent.published()
+        assert before is not None
+        assert before.published_at > time.time() + 80_000
+        clock.write_text("+0")
+        agent.write_key(new_key())
+        agent.wait_for("key.published", count=2)
+        after = agent.published()
+        assert after is not None
+        first, second = after.keys["master"].versions
+        assert first.material.text == key
+        assert second.activates_at is not None
+        assert second.activates_at >= before.published_at + 3600
+        assert agent.plain() == key
 
     def test_another_source_is_a_conflict(self, agent: AgentProcess, key: str) -> None:
         """A new pod has a new volume; this one holds another key, which stays byte for byte."""
