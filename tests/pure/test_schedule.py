@@ -66,7 +66,7 @@ FAILURES = {
     "as late as it gets": (8, 1.0, False, None, 60.0),
     "for days": (100_000, 0.0, False, None, 30.0),
     "denied": (1, 0.0, True, None, 30.0),
-    "denied for long": (100, 0.9, True, None, 30.0),
+    "denied for long": (100, 0.5, True, None, 37.5),
     "asked to wait": (1, 1.0, False, 20.0, 20.5),
     "asked to wait beyond the interval": (1, 0.0, False, 600.0, 600.25),
     "denied and locked out": (3, 0.0, True, 900.0, 930.0),
