@@ -104,7 +104,8 @@ class Refresher:
                 self._start(at)
             else:
                 waited = at.boot - call.started.boot
-                self._fail(UnavailableError(f"the last call has not come back for {waited:.0f} s"), at, at)
+                error = UnavailableError(f"the last call has not come back for {waited:.0f} s")
+                self._fail(error, call.started, at)
         self._withdraw_if_due(at)
 
     def next_turn(self, at: Moment) -> float:
