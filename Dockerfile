@@ -41,8 +41,7 @@ RUN site=$(/opt/keyferry/bin/python -c 'import sysconfig; print(sysconfig.get_pa
     && if [ -d "$site/botocore" ]; then \
         find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d ! -name kms ! -name secretsmanager ! -name sts \
             ! -name sso ! -name sso-oidc ! -name signin -exec rm -r {} + \
-        && find "$site/botocore/data" -name 'examples-1.json*' -delete \
-        && rm -r "$site/boto3/examples" "$site/boto3/data"; \
+        && find "$site/botocore/data" -name 'examples-1.json*' -delete; \
     fi \
     && find "$site" -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -r {} + \
     && find "$site" -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete \

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The adapter lives on the standard library, and the agent loads no SDK that nobody chose."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,37 @@ print(*sorted({"boto3", "botocore", "google", "grpc", "hvac", "requests"} & sys.
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.split() == []
+
+
+def declared() -> dict[str, set[str]]:
+    """Return what pyproject.toml asks for: the core, and the extra of each cloud."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    parts = {"core": project["dependencies"], "aws": extras["aws"], "gcp": extras["gcp"]}
+    names = {part: {re.split(r"[=>]", text)[0] for text in texts} for part, texts in parts.items()}
+    return {part: found - {"keyferry"} for part, found in names.items()}
+
+
+def test_the_agent_asks_for_what_it_imports_and_nothing_else() -> None:
+    """What only comes along with another package can go with it, and what nobody imports is only weight."""
+    own = sys.stdlib_module_names | {"agent", "keyferry"}
+    sources = [found for path in (ROOT / "agent").rglob("*.py") for found in find_imports(path.read_text())]
+    # Spelt as PyPI compares names: PyYAML is pyyaml, prometheus_client is prometheus-client.
+    origins = {
+        name: {re.sub(r"[-_.]+", "-", origin).lower() for origin in origins}
+        for name, origins in packages_distributions().items()
+    }
+    imported = {found.name for found in sources if found.name not in own}
+    asked = set().union(*declared().values())
+    assert {name for name in imported if asked.isdisjoint(origins[name])} == set()
+    assert asked - set().union(*(origins[name] for name in imported)) == set()
+
+
+@pytest.mark.parametrize("part", ["core", "aws", "gcp"])
+def test_the_image_installs_what_the_package_asks_for(part: str) -> None:
+    """The locked files are compiled from lists of their own."""
+    lines = (ROOT / f"requirements/agent-{part}.in").read_text().splitlines()
+    assert {line for line in lines if line[:1].isalpha()} == declared()[part]
 
 
 @pytest.mark.parametrize(
