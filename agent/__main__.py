@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: ``keyferry-agent run | once | check | refresh | status | plan | bootstrap | rotate``.
 
-Exit codes: 0 ok, 1 failed, 2 bad configuration or usage, 3 not ready in time. Errors go to standard error,
-one sentence a line; standard output holds only what was asked for, as JSON with ``--json``.
+Exit codes: 0 ok, 1 failed, 2 bad configuration or usage, a wrong mount included, 3 not ready in time, 130
+interrupted. Errors go to standard error, one sentence a line; standard output holds only what was asked for,
+as JSON with ``--json``.
 """
 
 import argparse
@@ -22,9 +23,8 @@ _DESCRIPTION: Final = "Carries an application's master key from a key store to a
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
     try:
-        return _run(options)
+        return _run(_parser().parse_args(arguments))
     except (ConfigError, VolumeError) as error:
         _complain(error)
         return Exit.MISCONFIGURED
@@ -32,10 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error)
         return Exit.FAILED
     except KeyferryError as error:
+        from keyferry.__main__ import exit_code
+
         print(f"keyferry-agent: {error}", file=sys.stderr)
-        return Exit.FAILED
+        return exit_code(error)
     except KeyboardInterrupt:
-        return Exit.FAILED
+        return Exit.INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone; a second complaint at exit would have nowhere to go either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

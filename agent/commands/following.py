@@ -38,12 +38,24 @@ class Follower:
     def follow(self, version_id: str, *, until_boot: float) -> bool:
         """Return whether the version became active before the boot clock shows ``until_boot``."""
         self._version_id = version_id
+        try:
+            is_active = self._follow(until_boot)
+        except KeyboardInterrupt:
+            self._end()
+            print(f"keyferry-agent: version {version_id} is made, and goes on by itself", file=sys.stderr)
+            raise
+        self._end()
+        if not is_active:
+            message = f"version {version_id} is not active on {self._path} in time"
+            print(f"keyferry-agent: {message}", file=sys.stderr)
+        return is_active
+
+    def _follow(self, until_boot: float) -> bool:
         while True:
             at = moment()
             version, is_active = self._look(at.now)
             if is_active:
                 self._tell("active", f"version {self._version_id} is active on {self._path}")
-                self._end()
                 return True
             if version is None:
                 text = f"waiting for the agent to see version {self._version_id}"
@@ -53,9 +65,6 @@ class Follower:
             else:
                 self._tell_staged(version.activates_at, at.now)
             if at.boot >= until_boot:
-                self._end()
-                message = f"version {self._version_id} is not active on {self._path} in time"
-                print(f"keyferry-agent: {message}", file=sys.stderr)
                 return False
             time.sleep(_LOOK_EVERY_SECONDS)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from keyferry import __main__ as program
 from keyferry.__main__ import main
 from keyferry.reader import read_volume
 from keyferry.report import describe
@@ -100,6 +101,15 @@ def test_exit_codes(
     assert out == ""
     assert err.startswith("keyferry: ")
     assert problem in err
+
+
+def test_ctrl_c(volume: Volume, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "read_volume", interrupt)
+    assert main(["--dir", str(volume.path)]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_as_a_program(volume: Volume, tmp_path: Path) -> None:

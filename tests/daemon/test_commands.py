@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import stat
 import subprocess
 import sys
@@ -227,6 +228,18 @@ class TestRefresh:
         assert run.stderr == (
             f"keyferry-agent: the agent (pid {agent.pid}) had no result for every key within 0.2 s\n"
         )
+
+    def test_ctrl_c(self, agent: AgentProcess, black_hole: str) -> None:
+        vault = {"provider": "vault", "address": black_hole, "path": "a/b", "auth": {"token": "none"}}
+        agent.configure(refresh={"interval": "1h", "timeout": "1m"}, keys={"hung": vault})
+        agent.start()
+        agent.wait_for("refresh.started")
+        command = [sys.executable, "-m", "agent", "refresh", "-c", str(agent.config)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+            agent.wait_for("signal.received", signal="SIGHUP")
+            waiting.send_signal(signal.SIGINT)
+            told = waiting.communicate(timeout=30)
+        assert (waiting.returncode, *told) == (130, "", "")
 
     @pytest.mark.parametrize("ran", [False, True], ids=["never", "not any more"])
     def test_no_agent(self, agent: AgentProcess, ran: bool) -> None:

@@ -4,9 +4,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import keyferry.__main__ as keyferry
 from agent.__main__ import main
 from tests.daemon.agent_process import AgentProcess, eventually
 from tests.daemon.conftest import new_key
@@ -22,6 +25,15 @@ def published(agent: AgentProcess) -> AgentProcess:
 
 def status(agent: AgentProcess, *more: str) -> int:
     return main(["status", "--dir", str(agent.volume), *more])
+
+
+def replace_by_a_file(volume: Path) -> None:
+    volume.rmdir()
+    volume.touch()
+
+
+def break_contract(volume: Path) -> None:
+    (volume / "..data").symlink_to("nowhere")
 
 
 def test_for_people(published: AgentProcess, key: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,10 +73,29 @@ class TestReady:
         assert status(agent, "--ready") == 3
 
 
-def test_no_volume(agent: AgentProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    agent.volume.rmdir()
-    assert status(agent) == 1
-    assert capsys.readouterr().err.startswith("keyferry-agent: ")
+@pytest.mark.parametrize(
+    ("prepare", "code", "problem"),
+    [
+        pytest.param(Path.rmdir, 2, " does not exist: mount the volume ", id="no volume"),
+        pytest.param(replace_by_a_file, 2, " is not a directory: mount the volume ", id="no directory"),
+        pytest.param(break_contract, 1, " breaks the contract: ..data points to 'nowhere'", id="broken"),
+    ],
+)
+def test_what_cannot_be_read(
+    agent: AgentProcess,
+    capsys: pytest.CaptureFixture[str],
+    prepare: Callable[[Path], None],
+    code: int,
+    problem: str,
+) -> None:
+    """The app's side, ``python -m keyferry``, ends with the same code and says the same."""
+    prepare(agent.volume)
+    assert status(agent) == code
+    ours = capsys.readouterr()
+    assert problem in ours.err
+    assert keyferry.main(["--dir", str(agent.volume)]) == code
+    theirs = capsys.readouterr()
+    assert (ours.out, ours.err) == ("", f"keyferry-agent: {theirs.err.removeprefix('keyferry: ')}")
 
 
 def test_watch_tells_each_change(agent: AgentProcess) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from agent.keyring_file import new_entry, new_keyring
 from keyferry.material import Material
-from tests.daemon.agent_process import AgentProcess
+from tests.daemon.agent_process import AgentProcess, eventually
 
 # The shortest delay that the bound allows with these.
 STAGED: dict[str, Any] = {
@@ -84,6 +84,21 @@ def test_no_agent(agent: AgentProcess) -> None:
     run = rotate(agent, "--timeout", "0.2")
     assert run.returncode == 3
     assert "waiting for the agent to see version 2\n" in run.stderr
+
+
+def test_ctrl_c_ends_the_following_and_not_the_rotation(agent: AgentProcess) -> None:
+    # Else it may end by itself before it is interrupted.
+    agent.send(signal.SIGSTOP)
+    command = [sys.executable, "-m", "agent", "rotate", "-c", str(agent.config), "--wait"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as rotating:
+        assert rotating.stderr is not None
+        assert rotating.stderr.readline() == "waiting for the agent to see version 2\n"
+        rotating.send_signal(signal.SIGINT)
+        told = rotating.communicate(timeout=30)[1]
+    agent.send(signal.SIGCONT)
+    assert rotating.returncode == 130
+    assert told == "keyferry-agent: version 2 is made, and goes on by itself\n"
+    eventually(lambda: active(agent) == "2")
 
 
 def test_no_volume(agent: AgentProcess) -> None:
@@ -170,4 +185,4 @@ def test_watch_on_a_terminal(agent: AgentProcess) -> None:
             watching.kill()
     assert drawn.startswith(b"\x1b[2J\x1b[H")
     assert b" pre-active " in drawn
-    assert (watching.returncode, told) == (1, b"")
+    assert (watching.returncode, told) == (130, b"")

@@ -13,7 +13,8 @@ import pytest
 from agent.exits import Exit
 from tests.lifecycle.stores import STORES, Store
 
-PAGE = (Path(__file__).parents[2] / "docs/lifecycle.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, OPERATIONS = ((DOCS / name).read_text() for name in ("lifecycle.md", "operations.md"))
 # The delay is what the bound leaves, so that a staged rotation can be watched.
 QUICK = {
     "refresh": {"interval": "1s", "timeout": "1s", "max_backoff": "100ms"},
@@ -61,4 +62,7 @@ def test_from_nothing_to_a_rotation(name: str, opened: Callable[[type[Store]], S
 
 def test_the_page_names_every_exit_code() -> None:
     (row,) = re.findall(r"^\| exit codes \|(.*)$", PAGE, re.MULTILINE)
-    assert {int(number) for number in re.findall(r"\b\d\b", row)} == {int(code) for code in Exit}
+    ends = {*Exit} - {Exit.INTERRUPTED}
+    assert {int(number) for number in re.findall(r"\b\d\b", row)} == ends
+    (all_of_them,) = re.findall(r"^Every command ends with .*?\n\n", OPERATIONS, re.MULTILINE | re.DOTALL)
+    assert {int(number) for number in re.findall(r"\b\d+\b", all_of_them)} == {*Exit}

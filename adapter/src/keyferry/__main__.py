@@ -2,7 +2,7 @@
 """``python -m keyferry``: what does this volume hold? It never shows a key, only fingerprints.
 
 Exit codes: 0 the volume was read, 1 what lies on it is broken, 2 wrong usage or a wrong mount, 3 nothing is
-published yet.
+published yet, 130 interrupted. ``keyferry-agent status`` says 3 as well if a key was withdrawn.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from keyferry.errors import ContractError, KeyferryError, NotPublishedError
+from keyferry.errors import ContractError, DeploymentError, KeyferryError, NotPublishedError
 from keyferry.layout import DEFAULT_PATH
 from keyferry.reader import read_status, read_volume
 from keyferry.report import describe, lines
@@ -22,6 +22,8 @@ _OK: Final = 0
 _BROKEN: Final = 1
 _WRONG: Final = 2
 _NOT_YET: Final = 3
+# 128 and the number of SIGINT, as a shell says it.
+_INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,22 +37,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         published = read_volume(options.dir)
+        report = describe(published.generation, read_status(options.dir), time.time())
+        print(json.dumps(report, indent=1) if options.json else "\n".join(lines(options.dir, report)))
     except KeyferryError as error:
         print(f"keyferry: {error}", file=sys.stderr)
-        return _exit_code(error)
-    report = describe(published.generation, read_status(options.dir), time.time())
-    print(json.dumps(report, indent=1) if options.json else "\n".join(lines(options.dir, report)))
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     return _OK
 
 
-def _exit_code(error: KeyferryError) -> int:
+def exit_code(error: KeyferryError) -> int:
+    """Return the exit code of a command that ``error`` ends; the agent's commands end with the same."""
     match error:
         case NotPublishedError():
             return _NOT_YET
-        case ContractError():
-            return _BROKEN
-        case _:
+        case DeploymentError() if not isinstance(error, ContractError):
             return _WRONG
+        case _:
+            return _BROKEN
 
 
 if __name__ == "__main__":
