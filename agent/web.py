@@ -9,6 +9,7 @@ Rules:
   leave the service at the same moment.
 - What names keys or reasons (/status, and the details of /readyz) is told to the loopback only.
 - One listener for both families: probes may come by IPv6.
+- So many connections at a time and no more: whoever opens thousands must not cost the pod its memory.
 """
 
 import errno
@@ -31,11 +32,15 @@ from keyferry.report import describe
 # The loop turns every 5 s when nothing happens; six missed turns are no pause.
 STUCK_AFTER_SECONDS: Final = 30.0
 _REQUEST_SECONDS: Final = 5.0
+# A node's probes and a scraper or two need a handful. So many slow clients cost about 8 MiB while they last.
+CONNECTIONS: Final = 256
 # `stop` wakes the listener itself, so nothing has to be looked for in between.
 _POLL_SECONDS: Final = 3600.0
 _NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 Answer = tuple[HTTPStatus, str, bytes]
+# As socketserver has it: a listener may be one for datagrams.
+Request = socket.socket | tuple[bytes, socket.socket]
 
 
 class Server:
@@ -126,6 +131,7 @@ class _Listener(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, answer: Callable[..., Answer]) -> None:
         self.answer = answer
+        self._slots = threading.BoundedSemaphore(CONNECTIONS)
         self.address_family = socket.AF_INET6 if not host or ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
@@ -144,6 +150,18 @@ class _Listener(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "keyferry", self.server_address[1]
+
+    def process_request(self, request: Request, client_address: object) -> None:
+        """Serve in a thread of its own, or hang up if there are too many."""
+        if self._slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.close_request(request)
+
+    def shutdown_request(self, request: Request) -> None:
+        """End what ``process_request`` began, however it went."""
+        super().shutdown_request(request)
+        self._slots.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a client that goes away is no event, and a traceback has no place in the log."""

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTTP endpoints, over real sockets on loopback."""
 
+import contextlib
 import http.client
 import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,8 +17,8 @@ from agent.errors import ConfigError
 from agent.metrics import Metrics
 from agent.settings import HttpSettings
 from agent.view import View
-from agent.web import Server, _is_loopback
-from tests.daemon.agent_process import Reply
+from agent.web import CONNECTIONS, Server, _is_loopback
+from tests.daemon.agent_process import Reply, eventually
 from tests.unit.scenes import key_status, keyring, version, view
 
 Serve = Callable[..., int]
@@ -181,6 +183,32 @@ def test_a_slow_client_does_not_hold_up_the_others(serve: Serve) -> None:
         began = time.monotonic()
         assert ask(port, "/livez").status == 200
         assert time.monotonic() - began < 4  # a slow one is given up after 5
+
+
+def test_too_many_clients_are_hung_up_on(serve: Serve) -> None:
+    """They cost no more memory, and who comes when they are gone is served."""
+    port = serve(view())
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            for _ in range(CONNECTIONS + 50)
+        ]
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"GET /livez HT")
+        assert clients[-1].recv(1) == b""
+        assert (
+            len([thread for thread in threading.enumerate() if "process_request" in thread.name])
+            <= CONNECTIONS
+        )
+    eventually(lambda: _is_alive(port), what="served again")
+
+
+def _is_alive(port: int) -> bool:
+    try:
+        return ask(port, "/livez").status == 200
+    except (ConnectionError, http.client.HTTPException):
+        return False
 
 
 def test_off() -> None:
