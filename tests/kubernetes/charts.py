@@ -48,7 +48,9 @@ EVERYTHING: Mapping[str, Any] = {
     "dashboard": {"enabled": True},
     "networkPolicy": {
         "enabled": True,
-        "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        "egress": [
+            {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 8200, "protocol": "TCP"}]}
+        ],
         "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
     },
     "injection": {"enabled": True, "namespaceSelector": {"matchLabels": {"keyferry": "on"}}},

@@ -353,6 +353,33 @@ def test_names_never_collide_with_the_app() -> None:
         "keyferry-check",
     }
     assert {d["metadata"]["name"] for d in render({**PLAIN, "fullnameOverride": "x"})} == {"x", "x-check"}
+    embedded = render({}, chart=team_chart(), files=[VALUES[0]], release="keyferry-demo")
+    assert [d["metadata"]["name"] for d in embedded if d["kind"] == "ServiceAccount"] == [
+        "keyferry-demo-keyferry"
+    ]
+
+
+def test_no_name_is_cut() -> None:
+    """Two long ones that differ at their ends stay two; Helm takes no release's name above 53 characters."""
+    release = "a" * 52 + "b"
+    names = {d["metadata"]["name"] for d in render(EVERYTHING, release=release)}
+    assert all(name.startswith(f"{release}-keyferry") for name in names), names
+
+
+def test_two_releases_in_one_namespace_share_nothing() -> None:
+    """Whatever one makes, the other makes under another name."""
+    first, second = (
+        {(d["kind"], d["metadata"]["name"]) for d in render(EVERYTHING, release=release)}
+        for release in ("fedha", "fedha-2")
+    )
+    assert first.isdisjoint(second)
+
+
+def test_a_build_of_ones_own_may_have_build_metadata(tmp_path: Path) -> None:
+    """SemVer has a plus in it, and a label may not."""
+    helm("package", CHART, "--version", "0.1.0+7", "--destination", tmp_path)
+    account = one(render(chart=tmp_path / "keyferry-0.1.0+7.tgz"), "ServiceAccount")
+    assert account["metadata"]["labels"]["helm.sh/chart"] == "keyferry-0.1.0_7"
 
 
 def test_the_network_policy_lets_through_what_is_needed() -> None:
@@ -361,14 +388,34 @@ def test_the_network_policy_lets_through_what_is_needed() -> None:
     assert policy["policyTypes"] == ["Egress", "Ingress"]
     dns, store = policy["egress"]
     assert dns == {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
-    assert store["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
-    assert store["ports"] == [{"port": 443, "protocol": "TCP"}]
+    assert store == {
+        "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        "ports": [{"port": 8200, "protocol": "TCP"}],
+    }
     assert [rule["ports"] for rule in policy["ingress"]] == [[{"port": 8181, "protocol": "TCP"}]]
+
+
+@pytest.mark.parametrize("store", ["eks", "gke", "vault"])
+@pytest.mark.parametrize("kubernetes", ["1.29", NEWEST])
+def test_each_key_stores_values_bring_its_way_out(store: str, kubernetes: str) -> None:
+    """To switch the policy on is all that a namespace needs that denies by default."""
+    found = render(
+        {"keyferry": {"networkPolicy": {"enabled": True}}},
+        chart=team_chart(),
+        files=[EXAMPLES / f"values/{store}.yaml"],
+        kubernetes=kubernetes,
+    )
+    policy = one(found, "NetworkPolicy")
+    check_schema(policy, kubernetes)
+    assert all(rule["ports"] for rule in policy["spec"]["egress"])
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    [key] = yaml.safe_load(agent_yaml(found)[0])["keys"].values()
+    assert ports >= {53, int(key.get("address", "https://:443").rpartition(":")[2])}
 
 
 def test_without_scrapers_the_network_policy_is_about_egress_alone() -> None:
     """Ingress without a rule would cut the app off."""
-    enabled = {"enabled": True, "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+    enabled = {"enabled": True, "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}
     policy = one(render({**PLAIN, "networkPolicy": enabled}), "NetworkPolicy")["spec"]
     assert (policy["policyTypes"], "ingress" in policy) == (["Egress"], False)
 
@@ -378,6 +425,17 @@ def test_pods_are_selected_as_asked() -> None:
     found = render(values)
     monitor, policy = one(found, "PodMonitor")["spec"], one(found, "NetworkPolicy")["spec"]
     assert monitor["selector"] == policy["podSelector"] == {"matchLabels": {"app": "x"}}
+    assert monitor.keys() == {"selector", "podMetricsEndpoints"}
+
+
+def test_the_monitor_of_a_platform_finds_what_is_injected() -> None:
+    """In all namespaces, and as one job for each configuration: the alerts compare replicas within a job."""
+    found = render({"injection": {"enabled": True}, "podMonitor": {"enabled": True}})
+    monitor, policy = one(found, "PodMonitor")["spec"], one(found, "MutatingAdmissionPolicy")["spec"]
+    assert monitor["selector"] == {"matchExpressions": [{"key": monitor["jobLabel"], "operator": "Exists"}]}
+    assert monitor["namespaceSelector"] == {"any": True}
+    asked = policy["matchConstraints"]["objectSelector"]["matchExpressions"]
+    assert {expression["key"] for expression in asked} == {monitor["jobLabel"]}
 
 
 def test_the_monitor_finds_the_sidecar() -> None:

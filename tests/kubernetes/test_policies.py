@@ -84,6 +84,13 @@ def test_every_pod_meets_the_restricted_profile() -> None:
             assert all("hostPort" not in port for port in container.get("ports", [])), name
 
 
+def test_no_start_gives_large_volumes_to_the_group_again() -> None:
+    """Without the policy the kubelet walks through all files of the app's own volumes at each start."""
+    for name, pod in reviewed().items():
+        assert pod["securityContext"]["fsGroup"] == 65532, name
+        assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", name
+
+
 def test_every_root_file_system_is_read_only() -> None:
     for name, pod in reviewed().items():
         assert all(c["securityContext"]["readOnlyRootFilesystem"] is True for c in containers(pod)), name

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every value that the chart refuses, and what it says. Both Helms have their own words for a schema's."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.kubernetes.charts import NEWEST, PLAIN, render
+from tests.kubernetes.charts import CHART, NEWEST, PLAIN, render, team_chart
 
 pytestmark = pytest.mark.chart
 
@@ -72,6 +74,8 @@ def too_small(path: str, values: dict[str, Any], least: str, given: str) -> Refu
 
 
 NAME = "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"
+LABEL = "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"
+PATH = "^(/[A-Za-z0-9._-]*[A-Za-z0-9_-])+$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|Ki|Mi|Gi)?$"
 VAULT = {"master": {"provider": "vault"}}
 
@@ -87,7 +91,7 @@ REFUSED = {
     "unknown monitor value": unknown("podMonitor.path", {"podMonitor": {"path": "/x"}}),
     "unknown rule value": unknown("prometheusRule.rules", {"prometheusRule": {"rules": []}}),
     "unknown dashboard value": unknown("dashboard.folder", {"dashboard": {"folder": "x"}}),
-    "unknown policy value": unknown("networkPolicy.egress", {"networkPolicy": {"egress": []}}),
+    "unknown policy value": unknown("networkPolicy.to", {"networkPolicy": {"to": []}}),
     "unknown injection value": unknown("injection.label", {"injection": {"label": "x"}}),
     "unknown namespace selector": unknown(
         "injection.namespaceSelector.x", {"injection": {"namespaceSelector": {"x": "y"}}}
@@ -117,8 +121,10 @@ REFUSED = {
     ),
     "mode": choice("mode", {"mode": "daemon"}, '"sidecar"', '"once"'),
     "native sidecar as text": choice("nativeSidecar", {"nativeSidecar": "yes"}, '"auto"', "true", "false"),
-    "relative mount path": pattern("mountPath", "run/keyferry", "^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$"),
-    "the root as mount path": pattern("mountPath", "/", "^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$"),
+    "relative mount path": pattern("mountPath", "run/keyferry", PATH),
+    "the root as mount path": pattern("mountPath", "/", PATH),
+    "a mount path that leads elsewhere": pattern("mountPath", "/run/../etc/keyferry", PATH),
+    "a mount path with an empty part": pattern("mountPath", "//etc/keyferry", PATH),
     "volume without a unit": pattern("volumeSize", "4", "^[1-9][0-9]*(Ki|Mi|Gi)$"),
     "volume as a number": wrong_type("volumeSize", {"volumeSize": 4}, "string", "integer"),
     "privileged port": too_small("port", {"port": 80}, "1,024", "80"),
@@ -138,7 +144,9 @@ REFUSED = {
     "unit of a request": pattern("resources.requests.memory", "64MB", QUANTITY),
     "name with capitals": pattern("serviceAccount.name", "Fedha", NAME),
     "a ConfigMap's name": pattern("existingConfigMap", "-x", NAME),
-    "a full name": pattern("fullnameOverride", "a_b", NAME),
+    "a full name": pattern("fullnameOverride", "a_b", LABEL),
+    "a full name that is too long": pattern("fullnameOverride", "a" * 64, LABEL),
+    "another chart's way to a name": unknown("nameOverride", {"nameOverride": "x"}),
     "user in the place of a role": pattern(
         "serviceAccount.awsRoleArn",
         "arn:aws:iam::123456789012:user/fedha",
@@ -161,27 +169,19 @@ REFUSED = {
     "environment without a name": Refused(
         {"env": [{"value": "x"}]}, "- env.0: name is required", "- at '/env/0': missing property 'name'"
     ),
-    "no ports of the key store": Refused(
-        {"networkPolicy": {"ports": []}},
-        "- networkPolicy.ports: Array must have at least 1 items",
-        "- at '/networkPolicy/ports': minItems: got 0, want 1",
-    ),
     "port beyond the last": Refused(
         {"port": 70000},
         "- port: Must be less than or equal to 65535",
         "- at '/port': maximum: got 70,000, want 65,535",
     ),
-    "key store's port 0": Refused(
-        {"networkPolicy": {"ports": [0]}},
-        "- networkPolicy.ports.0: Must be greater than or equal to 1",
-        "- at '/networkPolicy/ports/0': minimum: got 0, want 1",
-    ),
     "peer as text": Refused(
-        {"networkPolicy": {"to": ["10.0.0.0/8"]}},
-        "- networkPolicy.to.0: Invalid type. Expected: object, given: string",
-        "- at '/networkPolicy/to/0': got string, want object",
+        {"networkPolicy": {"from": ["10.0.0.0/8"]}},
+        "- networkPolicy.from.0: Invalid type. Expected: object, given: string",
+        "- at '/networkPolicy/from/0': got string, want object",
     ),
-    "peers as an object": wrong_type("networkPolicy.to", {"networkPolicy": {"to": {}}}, "array", "object"),
+    "rules as an object": wrong_type(
+        "networkPolicy.egress", {"networkPolicy": {"egress": {}}}, "array", "object"
+    ),
     "pull secret without a name": Refused(
         {"serviceAccount": {"imagePullSecrets": [{}]}},
         "- serviceAccount.imagePullSecrets.0: name is required",
@@ -227,13 +227,34 @@ SENTENCES = {
     "a policy that reaches no store": (
         {**PLAIN, "networkPolicy": {"enabled": True}},
         NEWEST,
-        "keyferry: networkPolicy.enabled needs networkPolicy.to, or no agent could reach its key store",
+        "keyferry: networkPolicy.enabled needs networkPolicy.egress, or no agent could reach its key store",
     ),
     "injection before its time": (
         {"injection": {"enabled": True}},
         "1.33.0",
         "keyferry: injection.enabled needs Kubernetes 1.34, and this is v1.33.0; embed the templates instead",
     ),
+    **{
+        f"the volume at {path}": (
+            {**PLAIN, "mountPath": path},
+            NEWEST,
+            (
+                f"keyferry: mountPath {path} and {other}, which is in use, would hide each other; "
+                "take a path of its own, such as /run/keyferry"
+            ),
+        )
+        for path, other in {
+            "/etc/keyferry": "/etc/keyferry",
+            "/etc/keyferry/keys": "/etc/keyferry",
+            "/etc": "/etc/keyferry",
+            "/etc/keyferry-token": "/etc/keyferry-token",
+            "/opt": "/opt/keyferry",
+            "/run": "/run/secrets",
+            "/var/run/secrets/kubernetes.io/serviceaccount": "/var/run/secrets",
+            "/dev/shm": "/dev",
+            "/usr/share/keys": "/usr",
+        }.items()
+    },
 }
 
 
@@ -254,3 +275,27 @@ def test_the_chart_refuses(values: dict[str, Any], kubernetes: str, sentence: st
     with pytest.raises(RuntimeError) as caught:
         render(values, kubernetes=kubernetes, major=major)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "chart"),
+    [
+        pytest.param(
+            {"injection": {"enabled": True}, "mountPath": "/etc/keyferry"}, lambda: CHART, id="injected"
+        ),
+        pytest.param({"keyferry": {"mountPath": "/etc/keyferry"}}, team_chart, id="embedded"),
+    ],
+)
+def test_the_volume_is_in_nobodys_way(values: dict[str, Any], chart: Callable[[], Path]) -> None:
+    """Whichever way the sidecar comes, its configuration would be hidden, or the key."""
+    with pytest.raises(RuntimeError) as caught:
+        render(values, chart=chart())
+    assert "keyferry: mountPath /etc/keyferry and /etc/keyferry, which is in use" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["/run/keyferry", "/keys", "/etc/keyferry-keys", "/etc/fedha/keys", "/home/app/.keys"]
+)
+def test_other_paths_are_free(path: str) -> None:
+    """A name that only begins like one in use is another."""
+    assert render({**PLAIN, "mountPath": path})

@@ -131,11 +131,15 @@ readinessProbe:
   value: {{ .Values.mountPath }}
 {{- end -}}
 
-{{/* The pod's part of the restricted profile. */}}
+{{/*
+The pod's part of the restricted profile. The kubelet gives all the pod's volumes to the fsGroup: by OnRootMismatch the
+app's own large ones at their first mount only, and not at each start.
+*/}}
 {{- define "keyferry.podSecurityContext" -}}
 runAsNonRoot: true
 {{- with .Values.fsGroup }}
 fsGroup: {{ . }}
+fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 seccompProfile:
   type: RuntimeDefault

@@ -1,10 +1,13 @@
 {{/* SPDX-License-Identifier: Apache-2.0 */}}
 {{/* Names and labels. */}}
 
-{{/* Never the release's name alone: in a chart that embeds keyferry that is what the app's own things are called. */}}
+{{/*
+In a chart that embeds keyferry never the release's name alone, which is what the app's own things are called. Nothing is
+cut: a release's name has at most 53 characters.
+*/}}
 {{- define "keyferry.fullname" -}}
-{{- $own := ternary .Release.Name (printf "%s-keyferry" .Release.Name) (contains "keyferry" .Release.Name) -}}
-{{- .Values.fullnameOverride | default $own | trunc 63 | trimSuffix "-" -}}
+{{- $alone := and .Chart.IsRoot (contains "keyferry" .Release.Name) -}}
+{{- .Values.fullnameOverride | default (ternary .Release.Name (printf "%s-keyferry" .Release.Name) $alone) -}}
 {{- end -}}
 
 {{- define "keyferry.labels" -}}
@@ -12,7 +15,7 @@ app.kubernetes.io/name: keyferry
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/* The pods that carry the agent. */}}
