@@ -31,7 +31,7 @@ from keyferry.status import Status, parse_status
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 # So many times faster than the defaults that a test sees several refreshes; a delay of 0 has no bound.
 QUICK: Mapping[str, Any] = {
     "refresh": {"interval": "300ms", "timeout": "250ms", "max_backoff": "300ms"},

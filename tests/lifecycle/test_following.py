@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rotation beside a running agent: ``rotate --wait`` and ``status --watch``, and both on a terminal."""
 
+import contextlib
 import json
 import os
 import pty
@@ -72,6 +73,8 @@ def test_at_once(agent: AgentProcess) -> None:
 
 def test_too_late(agent: AgentProcess) -> None:
     """Exit 3: the version is made, and not yet active."""
+    agent.configure(rotation={"activation_delay": "1h"})
+    agent.wait_for("config.reloaded")
     run = rotate(agent, "--timeout", "0.5", "--json")
     assert run.returncode == 3
     assert json.loads(run.stdout)["active_here"] is False
@@ -180,7 +183,11 @@ def test_watch_on_a_terminal(agent: AgentProcess) -> None:
             while b"deactivated" not in drawn:
                 drawn += terminal.read(4096)
             watching.send_signal(signal.SIGINT)
-            _, told = watching.communicate(timeout=10)
+            # Until the end, which a terminal tells as an error: nobody could write to one that is not read.
+            with contextlib.suppress(OSError):
+                while more := terminal.read(4096):
+                    drawn += more
+            _, told = watching.communicate()
         finally:
             watching.kill()
     assert drawn.startswith(b"\x1b[2J\x1b[H")
