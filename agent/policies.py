@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from agent.providers.vault_kv import configured_place
 from agent.providers.wrapped import KEY_NAME
 from agent.settings import (
     AwsKmsSource,
@@ -68,16 +69,15 @@ def policies(key: KeySettings, *, bound: bool = True) -> tuple[Policy, ...]:
 
 
 def _vault(source: VaultSource, role: Role) -> str:
-    mount, _, below = source.path.strip("/").partition("/")
+    place = configured_place(source, source.kv_version or 2)
+    data, metadata = place.api("data"), place.api("metadata")
     if source.kv_version == 1:
-        return _hcl(source, {f"{mount}/{below}": ["read"]})
-    below = below.removeprefix("data/")
-    data, metadata = f"{mount}/data/{below}", f"{mount}/metadata/{below}"
+        return _hcl(source, {data: ["read"]})
     if role == _AGENT:
         return _hcl(source, {data: ["read"], metadata: ["read"]})
     return _hcl(
         source,
-        {data: ["create", "read", "update"], metadata: ["read", "patch"], f"{mount}/config": ["read"]},
+        {data: ["create", "read", "update"], metadata: ["read", "patch"], f"{place.mount}/config": ["read"]},
     )
 
 

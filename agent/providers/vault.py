@@ -19,8 +19,8 @@ from agent.offer import Known, Offer, Offered
 from agent.providers.values import field_material, unversioned
 from agent.providers.vault_kv import (
     Place,
+    configured_place,
     gone,
-    place_below,
     place_of_mount,
     refusal,
     room_warning,
@@ -163,15 +163,13 @@ class VaultProvider:
 
 def possible_places(session: VaultSession, source: VaultSource) -> list[Place]:
     """Return where the secret may be: the one place, where the server tells."""
-    path, kv_version = source.path.strip("/"), source.kv_version
-    answer = session.read(f"sys/internal/ui/mounts/{path}")
+    answer = session.read(f"sys/internal/ui/mounts/{source.path}")
     if answer.ok:
-        return [place_of_mount(answer.data, path, kv_version)]
-    # Not everybody may ask. Most engines are version 2, and most mounts have no slash in their name.
-    mount = path.partition("/")[0]
-    if kv_version:
-        return [place_below(mount, path, kv_version)]
-    return [place_below(mount, path, 2), place_below(mount, path, 1)]
+        return [place_of_mount(answer.data, source)]
+    # Not everybody may ask. Most engines are version 2.
+    if source.kv_version:
+        return [configured_place(source, source.kv_version)]
+    return [configured_place(source, 2), configured_place(source, 1)]
 
 
 def _is_held(offered: Offered, known: Known) -> bool:

@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
 from agent.providers.vault_http import Answer
+from agent.settings import VaultSource
 from keyferry.document import Fields
 from keyferry.times import parse_time
 
@@ -25,11 +26,15 @@ _DEFAULT_MAX_VERSIONS: Final = 10
 
 
 class Place(NamedTuple):
-    """Where a secret is: the KV engine's version, its mount and the path below it."""
+    """Where a secret is: the KV engine's version, its mount and the path below it.
+
+    ``guessed``: neither the server nor the configuration says where the engine is mounted.
+    """
 
     kv_version: KvVersion
     mount: str
     path: str
+    guessed: bool = False
 
     def __str__(self) -> str:
         return f"{self.mount}/{self.path}"
@@ -43,8 +48,31 @@ class Place(NamedTuple):
         return f'path "{self.api(kind)}" {{ capabilities = ["read"] }}'
 
 
-def place_below(mount: str, path: str, kv_version: KvVersion) -> Place:
-    """Return where ``path``, as it is configured, lies below ``mount``."""
+def configured_place(source: VaultSource, kv_version: KvVersion) -> Place:
+    """Return where the secret is, as far as the configuration alone tells."""
+    if source.mount is not None:
+        return _place_below(source.mount, source.path, kv_version)
+    # Most mounts have no slash in their name.
+    place = _place_below(source.path.partition("/")[0], source.path, kv_version)
+    return place._replace(guessed="/" in place.path)
+
+
+def place_of_mount(mounts: Fields, source: VaultSource) -> Place:
+    """Return the place by the server's answer about the path; a configured ``kv_version`` overrides it."""
+    mount = mounts.text("path").strip("/")
+    engine = mounts.text("type")
+    if engine not in ("kv", "generic"):
+        message = f"{mount}/ is a {engine} engine, not KV; check the key's path"
+        raise MalformedError(message)
+    if source.mount not in (None, mount):
+        message = f"secret {source.path} is in the engine at {mount}/; correct or remove the key's mount"
+        raise MalformedError(message)
+    options = mounts.document.get("options") or {}
+    kv_version = source.kv_version or (2 if options.get("version") == "2" else 1)
+    return _place_below(mount, source.path, kv_version)
+
+
+def _place_below(mount: str, path: str, kv_version: KvVersion) -> Place:
     below = path.removeprefix(mount).strip("/")
     if kv_version == 2:  # noqa: PLR2004 - KV's own number
         below = below.removeprefix("data/")
@@ -54,25 +82,17 @@ def place_below(mount: str, path: str, kv_version: KvVersion) -> Place:
     return Place(kv_version, mount, below)
 
 
-def place_of_mount(mounts: Fields, path: str, kv_version: KvVersion | None) -> Place:
-    """Return the place by the server's answer about ``path``; a configured ``kv_version`` overrides it."""
-    mount = mounts.text("path").strip("/")
-    engine = mounts.text("type")
-    if engine not in ("kv", "generic"):
-        message = f"{mount}/ is a {engine} engine, not KV; check the key's path"
-        raise MalformedError(message)
-    options = mounts.document.get("options") or {}
-    return place_below(mount, path, kv_version or (2 if options.get("version") == "2" else 1))
-
-
 def refusal(place: Place, answer: Answer) -> RefreshError:
     """Return what an answer that is no success means for the value at ``place``."""
+    # Vault tells who may read nothing in an engine neither where it is nor that it is there.
+    hint = f"; if its engine is not mounted at {place.mount}/, set mount" if place.guessed else ""
     if answer.refused:
-        message = f"Vault refuses to read secret {place}; the token's policy needs: {place.grant('data')}"
-        return DeniedError(message)
+        needed = f"the token's policy needs: {place.grant('data')}"
+        return DeniedError(f"Vault refuses to read secret {place}; {needed}{hint}")
     if answer.status == 404:  # noqa: PLR2004 - Not Found
         engine = f"a KV version {place.kv_version} engine"
-        return MissingError(f"Vault has no secret {place} in {engine}; check the key's path, or create it")
+        missing = f"Vault has no secret {place} in {engine}; check the key's path, or create it"
+        return MissingError(missing + hint)
     return UnavailableError(f"Vault answers {answer.status} to a read of secret {place}")
 
 

@@ -161,6 +161,15 @@ class VaultSource(VaultServer):
             identity=True,
         )
     )
+    mount: str | None = setting(
+        default=None,
+        metadata=about(
+            STORE_PATH,
+            "Where the KV engine is mounted. Set it where that has a slash, such as `team/kv`; `path` still "
+            "begins with it.",
+            why="The server is asked; where it may not be, and for `plan`, it is the path's first word.",
+        ),
+    )
     field: str = setting(
         default="key",
         metadata=about(
@@ -180,10 +189,13 @@ class VaultSource(VaultServer):
     )
 
     def problems(self) -> Iterator[Problem]:
-        """Yield a path without a mount."""
+        """Yield a path without a mount, or with another one than ``mount``."""
         if "/" not in self.path:
             remedy = "write the mount before it, such as secret/app/master-key"
             yield Problem("path", "names no secret below a mount", "a mount and a path", remedy)
+        elif self.mount is not None and not self.path.startswith(f"{self.mount}/"):
+            remedy = "write the mount before it, such as team/kv/app/master-key"
+            yield Problem("path", "names no secret below mount", "the mount and a path", remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

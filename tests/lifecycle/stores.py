@@ -163,11 +163,12 @@ class _Vault(Store):
 class VaultKv(_Vault):
     """A KV v2 engine; the token may do everything in it that is not deleting."""
 
+    engine: ClassVar = "kv"
     path: ClassVar = "fedha/master-key"
 
     def prepare(self, stack: ExitStack, server: Callable[[], OpenBao]) -> None:
         self.bao = server()
-        self.mount = unique_name("kv")
+        self.mount = unique_name(self.engine)
         self.bao.mount_kv(self.mount)
         self.policy(f'path "{self.mount}/*" {{ capabilities = ["create", "read", "update", "patch"] }}')
 
@@ -178,6 +179,15 @@ class VaultKv(_Vault):
     def secrets(self) -> Any:
         """The administrator's way to the engine."""
         return self.bao.root.secrets.kv.v2
+
+
+class NestedVaultKv(VaultKv):
+    """An engine whose mount has a slash, and is named."""
+
+    engine: ClassVar = "team/kv"
+
+    def section(self) -> dict[str, Any]:
+        return {"mount": self.mount, **super().section()}
 
 
 class _Wrapped(Store):

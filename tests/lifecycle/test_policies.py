@@ -20,6 +20,7 @@ from tests.lifecycle.stores import (
     TIMEOUT_SECONDS,
     AwsKms,
     GcpKms,
+    NestedVaultKv,
     SecretsManager,
     Store,
     VaultKv,
@@ -80,7 +81,7 @@ def granted(hcl: str) -> set[tuple[str, str]]:
     return {(path, capability) for path, capabilities in rules for capability in json.loads(capabilities)}
 
 
-@pytest.mark.parametrize("kind", [VaultKv, VaultTransit])
+@pytest.mark.parametrize("kind", [VaultKv, NestedVaultKv, VaultTransit])
 def test_vault(
     kind: type[VaultKv | VaultTransit],
     opened: Callable[[type[VaultKv | VaultTransit]], VaultKv | VaultTransit],
@@ -104,6 +105,22 @@ def test_vault(
     code, _, err = store.run("rotate")
     assert code == 1
     assert "the token's policy needs: " in err
+
+
+def test_a_mount_that_nobody_named(opened: Callable[[type[NestedVaultKv]], NestedVaultKv]) -> None:
+    """Without a right in the engine the server does not tell where it is: the refusal says what to set."""
+    store = opened(NestedVaultKv)
+    live_as_keeper(store)
+    named = store.section()
+    store.configure({name: value for name, value in named.items() if name != "mount"})
+    store.policy(printed(store, "agent"))
+    code, out, _ = store.run("check")
+    assert code == 1
+    assert out.endswith("; if its engine is not mounted at team/, set mount\n")
+    store.configure(named)
+    store.policy(printed(store, "agent"))
+    code, out, err = store.run("check")
+    assert (code, err) == (0, ""), out
 
 
 def test_vault_kv1(vault: VaultKv) -> None:

@@ -132,9 +132,13 @@ def test_retry_after(retry_after: str, seconds: float | None) -> None:
 
 _DENIED = (
     "Vault refuses to read secret secret/app/key; the token's policy needs: "
-    'path "secret/data/app/key" { capabilities = ["read"] }'
+    'path "secret/data/app/key" { capabilities = ["read"] }; '
+    "if its engine is not mounted at secret/, set mount"
 )
-_MISSING = "Vault has no secret secret/app/key in a KV version 2 engine; check the key's path, or create it"
+_MISSING = (
+    "Vault has no secret secret/app/key in a KV version 2 engine; check the key's path, or create it; "
+    "if its engine is not mounted at secret/, set mount"
+)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +173,10 @@ def _v2_only(request: Request) -> Response:
     return vault(403)
 
 
-@pytest.mark.parametrize("path", ["secret/app/key", "/secret/app/key/"])
 @pytest.mark.parametrize("kv_version", [None, 1])
-def test_mount_not_told_version_1(kv_version: int | None, path: str) -> None:
+def test_mount_not_told_version_1(kv_version: int | None) -> None:
     """Where nobody may ask for the mount, version 1 is found by trying."""
-    _, offer = fetch_from(_v1_only, path=path, kv_version=kv_version)
+    _, offer = fetch_from(_v1_only, kv_version=kv_version)
     assert [v.material for v in offer.versions] == [Material(V1_SECRET["key"].encode())]  # type: ignore[attr-defined]
 
 

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What KV version 2 can do with a secret's history on a real server, beyond the contract suite's cells."""
 
+import ssl
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from http.client import HTTPSConnection
 from typing import Any
 
 import pytest
 
-from agent.errors import MissingError
+from agent.errors import MalformedError, MissingError, RefreshError
 from agent.offer import Known, Offer
 from agent.providers import open_provider
 from agent.providers.base import fetch
@@ -15,6 +18,7 @@ from agent.settings import VaultAuth, VaultSource
 from keyferry.material import Material
 from tests.providers.drivers import key, new_value
 from tests.servers.openbao import OpenBao
+from tests.servers.scripted import Request, Response, ScriptedServer
 
 UNSTAGED = "the secret's max_versions is 1, so Vault keeps no earlier version; raise it"
 
@@ -45,14 +49,14 @@ class Secret:
     def set(self, **metadata: Any) -> None:
         self.bao.root.secrets.kv.v2.update_metadata(self.path, mount_point=self.mount, **metadata)
 
-    def fetch(self, known: Known | None = None, *, path: str | None = None) -> Offer:
+    def fetch(self, known: Known | None = None, **settings: Any) -> Offer:
         source = VaultSource(
             address=self.bao.address,
-            path=path or f"{self.mount}/{self.path}",
+            path=f"{self.mount}/{self.path}",
             ca_file=self.bao.ca_file,
             auth=VaultAuth(token=self.bao.token(self.policy)),
         )
-        provider = open_provider(key(source, "vault"), timeout=5.0)
+        provider = open_provider(key(replace(source, **settings), "vault"), timeout=5.0)
         try:
             return fetch(provider, known or {})
         finally:
@@ -79,6 +83,61 @@ def test_path_as_people_write_it(secret: Secret) -> None:
     secret.write()
     for path in (f"{secret.mount}/{secret.path}", f"{secret.mount}/data/{secret.path}"):
         assert ids(secret.fetch(path=path)) == ["1"]
+
+
+def hiding_mounts(bao: OpenBao) -> Callable[[Request], Response]:
+    """Pass everything on to ``bao`` but the question where an engine is, as a proxy in front may do."""
+    context = ssl.create_default_context(cafile=bao.ca_file)
+
+    def answer(request: Request) -> Response:
+        if request.path.startswith("/v1/sys/internal/ui/mounts/"):
+            return Response(403, b'{"errors": ["permission denied"]}')
+        connection = HTTPSConnection("127.0.0.1", bao.port, context=context)
+        headers = {"X-Vault-Token": request.headers["X-Vault-Token"]}
+        connection.request(request.method, request.path, request.body, headers)
+        response = connection.getresponse()
+        data = response.read()
+        connection.close()
+        return Response(response.status, data)
+
+    return answer
+
+
+def test_mount_that_is_named(either: Secret) -> None:
+    """An engine is found where ``mount`` says, with a server that tells where engines are and with none."""
+    either.write()
+    with ScriptedServer(hiding_mounts(either.bao)) as proxy:
+        for address in (either.bao.address, proxy.address):
+            assert ids(either.fetch(address=address, mount=either.mount)) == ["1"]
+            path = f"{either.mount}/data/{either.path}"
+            assert ids(either.fetch(address=address, mount=either.mount, path=path)) == ["1"]
+
+
+def test_mount_that_is_guessed(secret: Secret) -> None:
+    """Where nobody tells, the path's first word is taken, and a refusal says that it was."""
+    secret.write()
+    with ScriptedServer(hiding_mounts(secret.bao)) as proxy:
+        if "/" not in secret.mount:
+            assert ids(secret.fetch(address=proxy.address)) == ["1"]
+            return
+        with pytest.raises(RefreshError) as caught:
+            secret.fetch(address=proxy.address)
+    assert caught.value.reason == (
+        f"Vault refuses to read secret deep/er/{secret.path}; the token's policy needs: "
+        f'path "deep/data/er/{secret.path}" {{ capabilities = ["read"] }}; '
+        "if its engine is not mounted at deep/, set mount"
+    )
+
+
+def test_mount_that_is_wrong(secret: Secret) -> None:
+    """The server knows better, and ``plan`` would print a policy for nothing."""
+    secret.write()
+    with pytest.raises(MalformedError) as caught:
+        secret.fetch(mount=f"{secret.mount}/app")
+    assert caught.value.reason == (
+        f"secret {secret.mount}/{secret.path} is in the engine at {secret.mount}/; correct or remove the "
+        "key's mount"
+    )
 
 
 def test_purged_versions(either: Secret) -> None:

@@ -332,6 +332,20 @@ def vault(auth: str, more: str = "") -> str:
             id="no mount in the path",
         ),
         pytest.param(
+            "keys: {master: {provider: vault, address: 'https://v', path: app/key, mount: team/kv, "
+            "auth: {token: x}}}",
+            "keys.master.path: names no secret below mount; allowed: the mount and a path; "
+            "write the mount before it, such as team/kv/app/master-key",
+            id="another mount than the path's",
+        ),
+        pytest.param(
+            "keys: {master: {provider: vault, address: 'https://v', path: team/kv, mount: team/kv, "
+            "auth: {token: x}}}",
+            "keys.master.path: names no secret below mount; allowed: the mount and a path; "
+            "write the mount before it, such as team/kv/app/master-key",
+            id="nothing below the mount",
+        ),
+        pytest.param(
             vault("token: x", ", field: 7, kv_version: 3"),
             f"keys.master.field: 7 is a bare number; allowed: {TEXT}\n"
             "keys.master.kv_version: 3 is not a choice; allowed: 1, 2; choose one",
