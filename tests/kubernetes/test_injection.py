@@ -36,7 +36,12 @@ def labelled_pod(**spec: Any) -> Document:
             "namespace": "team",
             "labels": {"keyferry.io/inject": "fedha-keyferry"},
         },
-        "spec": {"containers": [app], "volumes": [{"name": "cache", "emptyDir": {}}], **spec},
+        "spec": {
+            "containers": [app],
+            "volumes": [{"name": "cache", "emptyDir": {}}],
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            **spec,
+        },
     }
 
 
@@ -131,8 +136,9 @@ def test_no_fs_group_is_given() -> None:
     [
         pytest.param({"metadata": {"name": "fedha", "labels": {"app": "fedha"}}}, id="no label"),
         pytest.param({"metadata": {"name": "fedha"}}, id="no labels"),
+        pytest.param(labelled_pod(initContainers=[{"name": "keyferry", "image": "x"}]), id="embedded"),
         pytest.param(
-            labelled_pod(initContainers=[{"name": "keyferry", "image": "x"}]), id="embedded already"
+            labelled_pod(initContainers=[{"name": "keyferry-once", "image": "x"}]), id="embedded, once"
         ),
     ],
 )
