@@ -155,8 +155,9 @@ class Binder:
         try:
             return kind.read(text)
         except WrongValueError as error:
-            shown = _shown(value, text, kind)
-            raise _ProblemError(Problem(place, f"{shown} {error}", kind.allowed, kind.hint)) from None
+            wrong = f"{_shown(value, text, kind)} {error}"
+            remedy = _guess(text, kind.words, kind.hint)
+            raise _ProblemError(Problem(place, wrong, kind.allowed, remedy)) from None
 
     def _text(self, kind: Kind, value: object, place: str) -> str:
         if isinstance(value, str):
@@ -196,7 +197,7 @@ class Binder:
                 wrong = f"is a setting of provider {', '.join(owners)}, not of {provider}"
                 remedy = "remove it, or choose another provider"
             else:
-                wrong, remedy = "is not a setting", _guess(name, known)
+                wrong, remedy = "is not a setting", _guess(name, known, "remove it, or correct its name")
             self.complain(Problem(join(place, shown_name(name)), wrong, ", ".join(known), remedy))
 
 
@@ -213,12 +214,12 @@ def _names(cls: type[Any]) -> tuple[str, ...]:
     )
 
 
-def _guess(name: str, known: tuple[str, ...]) -> str:
+def _guess(word: str, known: tuple[str, ...], otherwise: str) -> str:
     # Imported for a mistake only.
     from difflib import get_close_matches
 
-    matches = get_close_matches(name, known, n=1)
-    return f"did you mean {matches[0]}?" if matches else "remove it, or correct its name"
+    matches = get_close_matches(word.lower(), known, n=1)
+    return f"did you mean {matches[0]}?" if matches else otherwise
 
 
 def _shown(value: object, text: str, kind: Kind) -> str:

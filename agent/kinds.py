@@ -21,7 +21,7 @@ class Kind(NamedTuple):
     ``allowed`` and ``hint`` complete a problem's message. ``read`` takes text and raises ``WrongValueError``.
     ``bare`` is the type of YAML's own that needs no quotes. ``none`` is the word that stands for ``None``; a
     setting that is ``None`` by default and has no such word may be YAML's null. A value of a ``secret`` kind
-    is never shown, not even a wrong one.
+    is never shown, not even a wrong one. ``words`` are all that there are to choose from, if it is a choice.
     """
 
     allowed: str
@@ -31,6 +31,7 @@ class Kind(NamedTuple):
     bare: type[int] | type[bool] | None = None
     none: str | None = None
     secret: bool = False
+    words: tuple[str, ...] = ()
 
 
 def duration(*, zero: bool = False, never: bool = False) -> Kind:
@@ -63,7 +64,7 @@ def choice(options: Iterable[str], *, bare: type[int] | None = None) -> Kind:
             raise parsing.WrongValueError(message)
         return text if bare is None else bare(text)
 
-    return Kind(allowed=", ".join(words), hint="choose one", read=read, bare=bare)
+    return Kind(allowed=", ".join(words), hint="choose one", read=read, bare=bare, words=words)
 
 
 def whole(none: str | None = None) -> Kind:

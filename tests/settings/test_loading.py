@@ -382,6 +382,11 @@ def test_environment_alone(environ: Mapping[str, str], key: KeySettings) -> None
             id="a provider that there is not",
         ),
         pytest.param(
+            {"KMS_PROVIDER": "aws_kms"},
+            ['KMS_PROVIDER: "aws_kms" is not a choice; allowed: {providers}; did you mean aws-kms?'],
+            id="a misspelt provider",
+        ),
+        pytest.param(
             {"KMS_PROVIDER": "file", "KEYFERRY_LENGTH": "long", "KEYFERRY_DIR": "run"},
             [
                 (

@@ -251,7 +251,7 @@ def vault(auth: str, more: str = "") -> str:
             "keys: {master: {provider: azure, encoding: b64}}",
             f'keys.master.provider: "azure" is not a choice; allowed: {PROVIDERS}; choose one\n'
             'keys.master.encoding: "b64" is not a choice; allowed: text, base64, base64url, hex, binary; '
-            "choose one",
+            "did you mean base64?",
             id="a provider that there is not, and an encoding",
         ),
         pytest.param(
@@ -404,6 +404,19 @@ def vault(auth: str, more: str = "") -> str:
             "mount, role, "
             f"jwt_file; {ANOTHER_METHOD}",
             id="wrapping without a secret id",
+        ),
+        pytest.param(
+            vault("method: kuberntes"),
+            'keys.master.auth.method: "kuberntes" is not a choice; allowed: token, approle, kubernetes, jwt; '
+            "did you mean kubernetes?",
+            id="a misspelt method",
+        ),
+        pytest.param(
+            "log: {level: Warn}\nkeys: {master: {provider: vualt}}",
+            'log.level: "Warn" is not a choice; allowed: debug, info, warning, error; did you mean warning?\n'
+            'keys.master.provider: "vualt" is not a choice; allowed: '
+            f"{PROVIDERS}; did you mean vault?",
+            id="a misspelt provider, and a word in capitals",
         ),
         pytest.param(
             vault("method: ldap"),
