@@ -97,6 +97,7 @@ class Metrics(Collector):
             "keyferry_generation", "Number of the published generation.", view.status.generation
         )
         yield from _key_metrics(view)
+        yield _outcome_metric(view)
         yield _version_metric(view)
 
 
@@ -126,6 +127,15 @@ def _key_metrics(view: View) -> Iterable[Metric]:
         failures.add_metric(labels, key.failures)
         withdrawn.add_metric(labels, float(key.withdrawn is not None))
     return last_success, staleness, beyond_bound, bound, delay, failures, withdrawn
+
+
+def _outcome_metric(view: View) -> Metric:
+    info = GaugeMetricFamily(
+        "keyferry_last_refresh_info", "1 for the outcome of the last refresh.", labels=("key", "outcome")
+    )
+    for name, key in view.status.keys.items():
+        info.add_metric((name, key.outcome), 1.0)
+    return info
 
 
 def _version_metric(view: View) -> Metric:

@@ -82,7 +82,7 @@ def test_the_runbook_lists_every_metric() -> None:
 
 def test_alerts_know_every_failure() -> None:
     """Each way to fail has an alert of its own; what is merely unavailable counts as failures in a row."""
-    outcomes = set(re.findall(r'keyferry_refresh_total\{outcome="([a-z]+)"\}', str(rules())))
+    outcomes = set(re.findall(r'keyferry_last_refresh_info\{outcome="([a-z]+)"\}', str(rules())))
     assert outcomes == set(get_args(Outcome)) - {"none", "changed", "unchanged", "unavailable"}
 
 

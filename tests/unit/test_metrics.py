@@ -28,6 +28,7 @@ NAMES = {
     "keyferry_bound_seconds",
     "keyferry_activation_delay_seconds",
     "keyferry_refresh_failures",
+    "keyferry_last_refresh_info",
     "keyferry_withdrawn",
 }
 
@@ -103,6 +104,13 @@ def test_failures_are_counted_from_zero() -> None:
     counted = {name: begun.value("keyferry_refresh_total", key="master", outcome=name) for name in failures}
     assert counted == dict.fromkeys(failures, 0)
     assert begun.value("keyferry_publish_total", outcome="failed") == 0
+
+
+def test_the_last_outcome_is_a_state() -> None:
+    """What is wrong now, however long it is until somebody asks again."""
+    shown = scrape(view({"master": key_status(1.0)._replace(outcome="denied")}))
+    assert shown.value("keyferry_last_refresh_info", key="master", outcome="denied") == 1
+    assert shown.value("keyferry_last_refresh_info", outcome="unchanged") is None
 
 
 def test_ages_grow_while_nothing_happens(full: Scrape) -> None:
