@@ -463,6 +463,18 @@ def test_the_notes_say_what_vault_must_know() -> None:
     assert "audience" not in helm("install", "fedha", CHART, *dry, values=values)
 
 
+def test_the_notes_of_an_app_are_about_the_app() -> None:
+    """Helm shows those of a dependency when asked; that the chart must be embedded is no news there."""
+    values = yaml.safe_load((EXAMPLES / "values/vault.yaml").read_text())
+    dry = ["--dry-run=client", "--render-subchart-notes"]
+    text = helm("install", "fedha", team_chart(), *dry, values=values).partition("\nNOTES:\n")[2]
+    assert "bound_service_account_names=fedha-keyferry" in text
+    assert "-- keyferry-agent status" in text
+    assert "embeds" not in text
+    values["keyferry"]["mode"] = "once"
+    assert "-- keyferry-agent status" not in helm("install", "fedha", team_chart(), *dry, values=values)
+
+
 def test_the_test_pod_stays_until_its_log_is_read() -> None:
     """`helm test --logs` asks for the log after it has deleted whatever is to be deleted."""
     annotations = one(render(), "Pod")["metadata"]["annotations"]

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from tests.kubernetes.charts import CHART, EXAMPLES, NEWEST, ROOT, helm, one, render, team_chart
+from tests.kubernetes.charts import CHART, EXAMPLES, ROOT, helm, one, render, team_chart
 from tests.kubernetes.podman import VERSION
 from tests.kubernetes.tools import KUBECTL
 
@@ -114,7 +114,9 @@ def test_the_five_commands_say_what_they_should() -> None:
     words = shlex.split(install)
     assert words[:4] == ["helm", "install", "fedha", "examples/kubernetes/team-chart"]
     values = ROOT / words[words.index("--values") + 1]
-    helm("template", "fedha", team_chart(), "--values", values, "--kube-version", NEWEST)
+    options = words[4 : words.index("--values")]
+    notes = helm(*words[1:3], team_chart(), *options, "--values", values, "--dry-run=client")
+    assert "helm test fedha --namespace fedha --logs" in notes
 
     found = render({}, chart=team_chart(), files=[values])
     pod = one(found, "Deployment")["spec"]["template"]["spec"]
