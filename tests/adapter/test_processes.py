@@ -191,14 +191,42 @@ def test_a_process_that_ends_waits_for_no_callback_thread(volume: Volume) -> Non
 def test_a_real_clock_that_steps(volume: Volume, steps: tuple[int, ...]) -> None:
     """Once active, a version stays so, whatever the wall clock says next."""
     volume.publish(version("1"), version("2", activates_at=time.time() + 1800))
+    script = f"""
+        for step in {steps}:
+            step_clock(step)
+            print(keys.active.id)
+        """
+    running = start_with_clock(script, volume)
+    assert finish(running) == ["1", *["2"] * (len(steps) - 1)]
+
+
+def test_a_real_clock_that_was_ahead(volume: Volume) -> None:
+    """What is new after that waits for its time, as if the clock had been right all along."""
+    volume.publish(version("1"))
+    script = """
+        step_clock(3600)
+        assert keys.active.id == "1"
+        step_clock(0)
+        print("back", flush=True)
+        eventually(lambda: len(keys.keyring) == 2)
+        print(keys.active.id)
+        """
+    running = start_with_clock(script, volume)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "back\n"
+    volume.publish(version("1"), version("2", activates_at=time.time() + 1800))
+    assert finish(running) == ["1"]
+
+
+def start_with_clock(script: str, volume: Volume) -> "subprocess.Popen[str]":
+    """Start ``script`` with a wall clock of its own, which ``step_clock`` sets that many seconds ahead."""
     control = volume.path.with_name("clock")
     control.write_text("+0")
     _, preload = libfaketime.get_reload_information()
     faked = {"FAKETIME_TIMESTAMP_FILE": str(control), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    script = f"""
-        for step in {steps}:
-            with open({str(control)!r}, "w") as stream:
-                stream.write(f"{{step:+d}}")
-            print(keys.active.id)
-        """
-    assert finish(start(script, volume, environment=preload | faked)) == ["1", *["2"] * (len(steps) - 1)]
+    step_clock = f"""
+def step_clock(seconds):
+    with open({str(control)!r}, "w") as stream:
+        stream.write(f"{{seconds:+d}}")
+"""
+    return start(step_clock + textwrap.dedent(script), volume, environment=preload | faked)

@@ -7,7 +7,8 @@ Rules:
   is due, then one readlink; the keyring is parsed only when the link moved.
 - The last snapshot is kept through whatever happens to the volume, and ``problem`` tells. Only a withdrawal
   takes it away.
-- Time never runs backwards here: an activation that was seen stays, whatever the clock does.
+- An activation that was seen stays, whatever the clock does. A clock that was ahead for a while brings none
+  forward: only what was acted upon counts, not the latest time that was read.
 - Threads share one adapter. Whoever finds a look due takes it, the others go on with what there is. Nothing
   blocks longer than one look, except ``wait`` and ``get`` with ``wait``.
 - A forked child looks for itself, and its callbacks are called in it.
@@ -75,7 +76,7 @@ class FileAdapter:
         self.check_interval = check_interval
         self._view = NOTHING
         self._lock = RLock()
-        self._latest = -math.inf
+        self._activated = -math.inf
         self._problem: str | None = None
         self._watch = Watch(self.path, key, self._observe)
         _adapters.add(self)
@@ -219,6 +220,7 @@ class FileAdapter:
         # A signal handler may have taken a look in the middle of this one, and a later one at that.
         if self._view is seen:
             self._view = view
+            self._activated = max(self._activated, view.activated)
         return problem
 
     def _read(self, seen: View) -> View:
@@ -233,8 +235,7 @@ class FileAdapter:
         return view_at(self.path, held, self._now(held))
 
     def _now(self, held: Held) -> float:
-        self._latest = max(time.time(), held.published_at, self._latest)
-        return self._latest
+        return max(time.time(), held.published_at, self._activated)
 
     def _poll(self, attempt: Callable[[], T], cured: type[KeyferryError], seconds: float) -> T:
         """Return what ``attempt`` returns, trying again while it raises what time may have ``cured``."""

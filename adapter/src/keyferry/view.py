@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from keyferry.errors import ContractError
 from keyferry.key import Key, Snapshot, snapshot
-from keyferry.layout import Keyring, next_activation
+from keyferry.layout import Keyring, active_index, next_activation
 from keyferry.material import InvalidMaterialError
 
 
@@ -29,19 +29,28 @@ class Held(NamedTuple):
 class View:
     """A snapshot, and until when (``time.monotonic``) nobody needs to look again.
 
+    ``activated`` is when its active version became that, ``next_activation`` when another one does (Unix
+    seconds; infinite if never).
     ``active``, ``text`` (empty for a binary key) and ``by_id`` serve the hot path, and are there only if the
     key may be used. A view without them is never trusted: its deadline stays in the past.
     """
 
-    __slots__ = ("active", "by_id", "deadline", "held", "next_activation", "snapshot", "text")
+    __slots__ = ("activated", "active", "by_id", "deadline", "held", "next_activation", "snapshot", "text")
 
     active: Key
     by_id: dict[str, Key]
     text: str
 
-    def __init__(self, held: Held, snapshot: Snapshot, next_activation: float = math.inf) -> None:
+    def __init__(
+        self,
+        held: Held,
+        snapshot: Snapshot,
+        activated: float = -math.inf,
+        next_activation: float = math.inf,
+    ) -> None:
         self.held = held
         self.snapshot = snapshot
+        self.activated = activated
         self.next_activation = next_activation
         self.deadline = -math.inf
         if snapshot.withdrawn is None:
@@ -64,5 +73,11 @@ def view_at(path: str, held: Held, now: float) -> View:
         raise ContractError(path, f"key {held.key!r} is malformed: {error}") from None
     if found.withdrawn is not None:
         return View(held, found)
-    upcoming = next_activation(held.keyring.versions, now)
-    return View(held, found, math.inf if upcoming is None else upcoming)
+    versions = held.keyring.versions
+    began, upcoming = versions[active_index(versions, now)].activates_at, next_activation(versions, now)
+    return View(
+        held,
+        found,
+        activated=began if began is not None and began <= now else -math.inf,
+        next_activation=math.inf if upcoming is None else upcoming,
+    )
