@@ -22,7 +22,7 @@ from agent.exits import Exit
 from agent.loading import load
 from agent.providers import open_keeper
 from agent.providers.lifecycle import ExistsError, create
-from agent.settings import KeySettings, Settings
+from agent.settings import EnvSource, KeySettings, Settings
 
 Result = Literal["ok", "created", "missing", "failed", "unsupported"]
 
@@ -65,7 +65,9 @@ def _bootstrap(key: KeySettings, settings: Settings, *, make: bool) -> Found:
         if found.result != "missing":
             return found
         if not make:
-            return Found(key.name, key.provider, "missing", f"{found.reason}; --create makes it")
+            # A variable is set from outside.
+            hint = "" if isinstance(key.source, EnvSource) else "; --create makes it if there never was one"
+            return Found(key.name, key.provider, "missing", f"{found.reason}{hint}")
         return _create(key, settings)
     except ConfigError as error:
         return Found(key.name, key.provider, "unsupported", str(error))
@@ -93,7 +95,7 @@ def _create(key: KeySettings, settings: Settings) -> Found:
         found = _verified(key, settings)
         if found.result == "ok":
             return found
-        message = f"{error}; its versions were deleted: bring one back, or make another one with rotate"
+        message = f"{error}: {found.reason}; mend that, or go on without it with rotate"
         raise ExistsError(message) from None
     finally:
         keeper.close()

@@ -72,7 +72,6 @@ _LOGIN: Final = {
 }
 _THROTTLED: Final = frozenset(
     {
-        "LimitExceededException",
         "RequestLimitExceeded",
         "RequestThrottled",
         "RequestThrottledException",
@@ -90,7 +89,10 @@ _DENIED: Final = {
     "KMSInvalidStateException": "{thing} is not usable, such as pending deletion; cancel that and enable it",
 }
 _MISSING: Final = {
-    "InvalidRequestException": "{thing} is scheduled for deletion; `restore-secret` brings it back",
+    "InvalidRequestException": (
+        "{thing} does not allow {action} as it is: it is scheduled for deletion, which `restore-secret` "
+        "undoes, or another service of AWS manages it"
+    ),
     "NotFoundException": "AWS has no {thing}; check its id and region",
     "ResourceNotFoundException": "AWS has no {thing}; check its name and region, or create it",
 }
@@ -131,4 +133,6 @@ def classified(refusal: Refusal) -> RefreshError:
             if code in sentences:
                 sentence = sentences[code].format(action=refusal.action, thing=refusal.thing)
                 return kind(f"{sentence} ({shown})")
-    return UnavailableError(trouble, retry_after_seconds=refusal.retry_after_seconds)
+    # Not of calls, hence nothing that a wait cures.
+    quota = ": a quota is used up; have it raised" if code == "LimitExceededException" else ""
+    return UnavailableError(f"{trouble}{quota}", retry_after_seconds=refusal.retry_after_seconds)

@@ -28,6 +28,7 @@ from agent.providers.aws_versions import (
     in_order,
     is_pending,
     labels_of,
+    refuse_deleted,
     room_warning,
     seconds,
     stated,
@@ -73,9 +74,8 @@ class SecretsManagerProvider:
         # After a failure everything is looked at again.
         remembered, self._listing = self._listing, None
         described = self._probe("DescribeSecret")
-        if described is not None and "DeletedDate" in described:
-            message = f"{self._thing} is scheduled for deletion; `restore-secret` brings it back"
-            raise MissingError(message)
+        if described is not None:
+            refuse_deleted(described, self._thing)
         listing = self._listing = self._look(described, remembered)
         if listing is None:
             return self._offer(list(self._values_by_label()), [_VALUES_ONLY])

@@ -21,7 +21,7 @@ from typing import Any, Final
 from agent.errors import AgentError, ConfigError, MissingError
 from agent.providers.aws import AwsSession
 from agent.providers.aws_errors import TakenError
-from agent.providers.aws_versions import AT_ONCE, CURRENT, PENDING, PREVIOUS, VERSIONS_KEPT
+from agent.providers.aws_versions import AT_ONCE, CURRENT, PENDING, PREVIOUS, VERSIONS_KEPT, refuse_deleted
 from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation
 from agent.providers.values import json_object
 from agent.settings import KeySettings, SecretsManagerSource
@@ -52,11 +52,9 @@ class SecretsManagerKeeper:
             described = self._ask("DescribeSecret")
         except MissingError:
             return self._create(material)
-        if "DeletedDate" in described:
-            message = f"{self._thing} is scheduled for deletion; `restore-secret` brings it back"
-            raise ExistsError(message)
-        if ids := self._version_ids():
-            message = f"{self._thing} exists, with {len(ids)} versions; nothing was written"
+        refuse_deleted(described, self._thing)
+        if self._version_ids():
+            message = f"{self._thing} exists, and has a value; nothing was written"
             raise ExistsError(message)
         return self._put(self._value({}, material), token=_token([]), stages=[CURRENT])
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from agent.errors import MissingError
 from agent.offer import UNRELEASED
 
 CURRENT: Final = "AWSCURRENT"
@@ -50,6 +51,13 @@ def labels_of(described: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     return {
         id_: frozenset(labels) for id_, labels in described.get("VersionIdsToStages", {}).items() if labels
     }
+
+
+def refuse_deleted(described: Mapping[str, Any], thing: str) -> None:
+    """Raise ``MissingError`` for a secret that waits for its deletion, as DescribeSecret shows it."""
+    if "DeletedDate" in described:
+        message = f"{thing} is scheduled for deletion; `restore-secret` brings it back"
+        raise MissingError(message)
 
 
 def is_pending(version: Listed) -> bool:

@@ -118,8 +118,9 @@ class VaultKeeper:
         numbers = sorted(map(int, metadata.object("versions").document))
         if len(numbers) < limit:
             return
+        versions = "1 version" if len(numbers) == 1 else f"{len(numbers)} versions"
         message = (
-            f"secret {place} has {len(numbers)} versions, and Vault keeps {limit}: another one would destroy "
+            f"secret {place} has {versions}, and Vault keeps {limit}: another one would destroy "
             f"version {numbers[0]}, and what only that decrypts; raise max_versions, or rotate with "
             "--drop-oldest"
         )

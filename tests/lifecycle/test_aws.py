@@ -10,7 +10,7 @@ import pytest
 from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, DeniedError
 from agent.providers import lifecycle
-from agent.providers.lifecycle import FullError, Rotation
+from agent.providers.lifecycle import ExistsError, FullError, Rotation
 from tests.lifecycle.stores import AwsKms, SecretsManager
 from tests.servers.aws_proxy import refusal
 
@@ -73,6 +73,30 @@ def test_an_arn_that_is_not_there(secrets_manager: SecretsManager) -> None:
     )
     with pytest.raises(ConfigError, match=sentence):
         lifecycle.create(store.keeper(), new_material(store.key()))
+
+
+def test_scheduled_for_deletion(secrets_manager: SecretsManager) -> None:
+    """Its name is taken until then, and neither command brings it back."""
+    store = secrets_manager
+    store.run("bootstrap", "--create")
+    client = store.aws.client("secretsmanager")
+    client.delete_secret(SecretId=store.name)
+    sentence = f"secret {store.name} in eu-west-1 is scheduled for deletion; `restore-secret` brings it back"
+    head = "key master (aws-secrets-manager):"
+    assert store.run("bootstrap", "--create") == (1, f"{head} failed: missing: {sentence}\n", "")
+    assert store.run("rotate") == (1, "", f"keyferry-agent: {sentence}\n")
+    client.restore_secret(SecretId=store.name)
+    client.close()
+    assert store.run("bootstrap")[0] == 0
+
+
+def test_one_that_is_there(secrets_manager: SecretsManager) -> None:
+    store = secrets_manager
+    keeper = store.keeper()
+    lifecycle.create(keeper, new_material(store.key()))
+    sentence = f"^secret {store.name} in eu-west-1 exists, and has a value; nothing was written$"
+    with pytest.raises(ExistsError, match=sentence):
+        lifecycle.create(keeper, new_material(store.key()))
 
 
 def test_denied(secrets_manager: SecretsManager) -> None:

@@ -31,7 +31,7 @@ def test_a_whole_life(store: Store) -> None:
 
     code, told = run("bootstrap")
     assert (code, told["keys"][0]["result"]) == (1, "missing")
-    assert told["keys"][0]["reason"].endswith("; --create makes it")
+    assert told["keys"][0]["reason"].endswith("; --create makes it if there never was one")
 
     code, told = run("bootstrap", "--create")
     made = told["keys"][0]

@@ -77,6 +77,8 @@ def test_what_no_command_can_do(
 def test_bootstrap_of_what_it_cannot_make(opened: Callable[[type[KeyringFile]], KeyringFile]) -> None:
     store = opened(KeyringFile)
     store.configure(ENV)
+    missing = "environment variable APP_KEY is not set; set it in the agent's container"
+    assert store.run("bootstrap") == (1, f"key master (env): missing: {missing}\n", "")
     code, out, _ = store.run("bootstrap", "--create")
     assert code == 2
     assert out.startswith(

@@ -37,11 +37,18 @@ def test_after_a_deletion(vault: VaultKv) -> None:
     """Where a key was there is no room for a new one: the old one may come back. Rotating goes on."""
     vault.run("bootstrap", "--create")
     vault.secrets.delete_secret_versions(vault.path, [1], vault.mount)
+    secret = f"secret {vault.mount}/{vault.path}"
+    deleted = f"version 1 of {secret} was deleted; `kv undelete` brings it back"
+    assert vault.run("bootstrap") == (
+        1,
+        f"key master (vault): missing: {deleted}; --create makes it if there never was one\n",
+        "",
+    )
     code, out, err = vault.run("bootstrap", "--create")
     assert (code, err) == (1, "")
     assert out == (
-        f"key master (vault): failed: secret {vault.mount}/{vault.path} exists, at version 1; nothing "
-        "was written; its versions were deleted: bring one back, or make another one with rotate\n"
+        f"key master (vault): failed: {secret} exists, at version 1; nothing was written: {deleted}; "
+        "mend that, or go on without it with rotate\n"
     )
     assert vault.run("rotate")[0] == 0
     vault.secrets.undelete_secret_versions(vault.path, [1], vault.mount)
@@ -65,8 +72,8 @@ def test_another_rotation_in_between(vault: VaultKv) -> None:
 
 @pytest.mark.parametrize(
     ("secret_max", "mount_max", "kept"),
-    [(3, 0, 3), (0, 4, 4), (3, 4, 4), (4, 3, 4)],
-    ids=["the secret's", "the mount's", "the mount's is larger", "the secret's is larger"],
+    [(3, 0, 3), (0, 4, 4), (3, 4, 4), (4, 3, 4), (1, 0, 1)],
+    ids=["the secret's", "the mount's", "the mount's is larger", "the secret's is larger", "one"],
 )
 def test_never_beyond_max_versions(vault: VaultKv, secret_max: int, mount_max: int, kept: int) -> None:
     """Vault keeps the larger of two settings, and a version beyond it takes the oldest with it."""
@@ -77,7 +84,8 @@ def test_never_beyond_max_versions(vault: VaultKv, secret_max: int, mount_max: i
     for _ in range(kept):
         vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text)
     sentence = (
-        f"^secret {vault.mount}/{vault.path} has {kept} versions, and Vault keeps {kept}: another one "
+        f"^secret {vault.mount}/{vault.path} has {kept} version{'s' * (kept > 1)}, and Vault keeps {kept}: "
+        "another one "
         "would destroy version 1, and what only that decrypts; raise max_versions, or rotate with "
         "--drop-oldest$"
     )

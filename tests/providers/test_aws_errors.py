@@ -64,7 +64,8 @@ DECRYPT = "kms:Decrypt"
             SECRET,
             "InvalidRequestException",
             MissingError,
-            "secret app/key in eu-west-1 is scheduled for deletion; `restore-secret` brings it back "
+            "secret app/key in eu-west-1 does not allow secretsmanager:GetSecretValue as it is: it is "
+            "scheduled for deletion, which `restore-secret` undoes, or another service of AWS manages it "
             "(InvalidRequestException)",
             id="a secret that is about to be deleted",
         ),
@@ -111,6 +112,15 @@ DECRYPT = "kms:Decrypt"
             "AWS answers 400 (InvalidSignatureException) to secretsmanager:GetSecretValue: the signature is "
             "wrong or expired; check the secret access key and this node's clock",
             id="a clock that is off",
+        ),
+        pytest.param(
+            "secretsmanager:PutSecretValue",
+            SECRET,
+            "LimitExceededException",
+            UnavailableError,
+            "AWS answers 400 (LimitExceededException) to secretsmanager:PutSecretValue: a quota is used up; "
+            "have it raised",
+            id="a quota of things, not of calls",
         ),
         pytest.param(
             READ,
