@@ -6,7 +6,8 @@
 #   docker build --build-arg PROVIDERS=vault -t keyferry-agent:0.1.0-vault .   one: all | vault | aws | gcp | core
 #
 # BASE_IMAGE is what the agent runs on: Python 3.11 or newer, and nothing else is needed, no shell either. Where it lacks
-# pip and a shell, BUILD_IMAGE is one with both and with the same Python in the same place. A package index of one's own
+# pip and a shell, BUILD_IMAGE is one with both and with the same Python in the same place. A tag brings the base's fixes
+# with each build; a release names the digest that it was tested with: name:tag@sha256:... A package index of one's own
 # comes as two build secrets, which stay nowhere: --secret id=pip_conf,src=pip.conf --secret id=ca_bundle,src=ca.pem
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 ARG BUILD_IMAGE=${BASE_IMAGE}
@@ -59,6 +60,7 @@ COPY --from=build /opt/keyferry /opt/keyferry
 ENV PATH=/opt/keyferry/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1
 
+ARG BASE_IMAGE
 ARG PROVIDERS=all
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -67,6 +69,7 @@ LABEL org.opencontainers.image.title="keyferry-agent" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
       io.keyferry.providers="${PROVIDERS}"
 
 # A number, so that runAsNonRoot can tell; it needs no entry in /etc/passwd.

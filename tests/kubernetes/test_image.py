@@ -66,6 +66,8 @@ def test_the_image_says_what_it_is(image: str, requirements: str) -> None:
     assert labels["org.opencontainers.image.version"] == VERSION
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert re.fullmatch(r"[0-9a-f]{40}|unknown", labels["org.opencontainers.image.revision"])
+    # Which one is .ci/image's to say; that it is kept tells scanners whose fixes to look for.
+    assert re.fullmatch(r"\S+[:@]\S+", labels["org.opencontainers.image.base.name"])
     assert labels["io.keyferry.providers"] == {"agent": "all", "agent-vault": "vault"}[requirements]
 
 
