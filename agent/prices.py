@@ -3,8 +3,8 @@
 
 Rules:
 
-- List prices in US dollars, without free tiers, taxes and discounts, as of ``as_of``; ``source`` names the
-  vendor's pages. They are an order of magnitude to plan with, not an offer.
+- List prices in US dollars, without free tiers, taxes and discounts. ``as_of`` is when the vendor's pages
+  that ``source`` names were last known to say so. An order of magnitude to plan with, not an offer.
 - Calls are those of a healthy agent: what each refresh asks while nothing changes, and what a new version
   costs on top. Logins are left out: they depend on the credentials' life, not on the agent.
 """
@@ -44,10 +44,10 @@ _SECRETS_MANAGER: Final = Tariff(
     per_10000_calls=0.05,
     per_month=0.40,
     kept="a secret",
-    calls_per_second=10_000,
-    quota="DescribeSecret and GetSecretValue together, an account and region",
-    as_of="2025-06",
-    source='AWS, "AWS Secrets Manager Pricing" and "AWS Secrets Manager quotas"',
+    calls_per_second=40_000,
+    quota="DescribeSecret, an account and region; GetSecretValue 10000, other calls far fewer",
+    as_of="2026-09",
+    source='AWS, "AWS Secrets Manager Pricing" and "increases API requests per second" of 2025-03',
 )
 _AWS_KMS: Final = Tariff(
     store="AWS KMS",
@@ -55,8 +55,8 @@ _AWS_KMS: Final = Tariff(
     per_month=1.00,
     kept="a symmetric KMS key",
     calls_per_second=10_000,
-    quota="symmetric cryptographic operations, an account and region (some regions allow more)",
-    as_of="2025-06",
+    quota="symmetric cryptographic operations, an account and region; some regions allow more",
+    as_of="2026-03",
     source='AWS, "AWS Key Management Service Pricing" and "Request quotas"',
 )
 _GCP_KMS: Final = Tariff(
@@ -65,7 +65,7 @@ _GCP_KMS: Final = Tariff(
     per_month=0.06,
     kept="an active key version in software",
     calls_per_second=1_000,
-    quota="60000 cryptographic requests a minute, a project",
+    quota="60000 requests a minute, a project; since 2026-02 Google adjusts it, region by region",
     as_of="2025-03",
     source='Google, "Cloud Key Management Service pricing" and "Quotas"',
 )

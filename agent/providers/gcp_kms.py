@@ -46,7 +46,7 @@ _CHANNEL_OPTIONS: Final = (
     # The process's shared pool would hand a dropped connection, with its backoff, to the next channel.
     ("grpc.use_local_subchannel_pool", 1),
 )
-# Google's word for a version that is gone, in the violations of a failed precondition.
+# Google's words for a version that is gone, in the violations of a failed precondition: KEY_ and its state.
 _GONE: Final = frozenset({"KEY_DESTROYED", "KEY_DESTROY_SCHEDULED"})
 # Why IAM refuses, in an error's own reason. Any other reason is about the project: its billing, its APIs.
 _REFUSED: Final = frozenset({None, "IAM_PERMISSION_DENIED"})

@@ -45,7 +45,7 @@ def test_calls_and_costs(plan: Plan) -> None:
     (one,) = document["keys"]
     assert (document["pods"], one["calls_an_hour"], one["calls_a_month"]) == (1000, 12_000, 8_760_000)
     assert (one["dollars_a_month_for_calls"], one["dollars_a_month_to_keep"]) == (43.80, 0.40)
-    assert one["share_of_quota"] == pytest.approx(0.1)
+    assert one["share_of_quota"] == pytest.approx(0.025)
     assert text.startswith(
         "key secret (aws-secrets-manager), 1000 pods\n"
         "  calls:    12000 an hour, 8760000 a month\n"
@@ -56,7 +56,7 @@ def test_calls_and_costs(plan: Plan) -> None:
         "\n  cost:     $43.80 a month for calls, and $0.40 for a secret\n            list prices of 20"
         in text
     )
-    assert "\n  quota:    10.00% of 10000 calls a second, if all pods ask at once (" in text
+    assert "\n  quota:    2.50% of 40000 calls a second, if all pods ask at once (" in text
 
 
 def test_times(plan: Plan) -> None:
