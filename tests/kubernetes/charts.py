@@ -32,6 +32,8 @@ Document = dict[str, Any]
 KEY = {"provider": "file", "path": "/etc/keyferry/source/master", "encoding": "base64url", "length": 32}
 # The least that makes a release.
 PLAIN: Mapping[str, Any] = {"config": {"keys": {"master": KEY}}}
+# The alerts, which need to know where they are explained.
+ALERTS: Mapping[str, Any] = {"prometheusRule": {"enabled": True, "runbook": "https://wiki.example/keyferry"}}
 # All that can be switched on.
 EVERYTHING: Mapping[str, Any] = {
     **PLAIN,
@@ -44,7 +46,7 @@ EVERYTHING: Mapping[str, Any] = {
         "imagePullSecrets": [{"name": "registry"}],
     },
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {**ALERTS["prometheusRule"], "labels": {"release": "prometheus"}},
     "dashboard": {"enabled": True},
     "networkPolicy": {
         "enabled": True,

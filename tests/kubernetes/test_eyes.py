@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from keyferry.status import Outcome
-from tests.kubernetes.charts import CHART, ROOT, Document, one, render
+from tests.kubernetes.charts import ALERTS, CHART, ROOT, Document, one, render
 from tests.unit.test_metrics import NAMES
 
 pytestmark = pytest.mark.chart
@@ -23,7 +23,7 @@ _METRIC = re.compile(r"\b(?:keyferry|process)_[a-z_]+\b")
 
 def rules() -> list[Document]:
     """Return the alerts that the chart renders."""
-    [group] = one(render({"prometheusRule": {"enabled": True}}), "PrometheusRule")["spec"]["groups"]
+    [group] = one(render(ALERTS), "PrometheusRule")["spec"]["groups"]
     return list(group["rules"])
 
 
@@ -53,7 +53,7 @@ def test_every_alert_has_its_section() -> None:
     alerts = [rule["alert"] for rule in rules()]
     assert sorted(told) == sorted(alerts)
     for rule in rules():
-        assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{anchor(rule['alert'])}"
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example/keyferry#{anchor(rule['alert'])}"
         assert "**Means**" in told[rule["alert"]]
         assert "**Do**" in told[rule["alert"]]
 

@@ -76,6 +76,7 @@ def too_small(path: str, values: dict[str, Any], least: str, given: str) -> Refu
 NAME = "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"
 LABEL = "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"
 PATH = "^(/[A-Za-z0-9._-]*[A-Za-z0-9_-])+$"
+URL = r"^(https?://[^#\s]+)?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|Ki|Mi|Gi)?$"
 VAULT = {"master": {"provider": "vault"}}
 
@@ -164,7 +165,8 @@ REFUSED = {
         "serviceAccount.annotations.x", {"serviceAccount": {"annotations": {"x": True}}}, "string", "boolean"
     ),
     "scrape interval": pattern("podMonitor.interval", "30", "^[1-9][0-9]*(ms|s|m|h)$"),
-    "runbook with an anchor": pattern("prometheusRule.runbook", "page#x", r"^[^#\s]+$"),
+    "runbook with an anchor": pattern("prometheusRule.runbook", "https://wiki.example/x#y", URL),
+    "runbook that nobody can open": pattern("prometheusRule.runbook", "docs/operations.md", URL),
     "files as an object": wrong_type("files", {"files": {"secret": {}}}, "array", "object"),
     "environment without a name": Refused(
         {"env": [{"value": "x"}]}, "- env.0: name is required", "- at '/env/0': missing property 'name'"
@@ -228,6 +230,14 @@ SENTENCES = {
         {**PLAIN, "networkPolicy": {"enabled": True}},
         NEWEST,
         "keyferry: networkPolicy.enabled needs networkPolicy.egress, or no agent could reach its key store",
+    ),
+    "alerts that lead nowhere": (
+        {**PLAIN, "prometheusRule": {"enabled": True}},
+        NEWEST,
+        (
+            "keyferry: prometheusRule.enabled needs prometheusRule.runbook, the address at which whoever is "
+            "on call reads docs/operations.md"
+        ),
     ),
     "injection before its time": (
         {"injection": {"enabled": True}},
