@@ -115,6 +115,15 @@ def test_the_volumes_are_added() -> None:
     ]
 
 
+@pytest.mark.parametrize("value", ["false", "true"])
+def test_every_value_is_a_configmaps_name(value: str) -> None:
+    """No word turns it off: that is the label's absence."""
+    pod = labelled_pod()
+    pod["metadata"]["labels"]["keyferry.io/inject"] = value
+    [config] = [volume for volume in admit(policy(), pod)["spec"]["volumes"] if "configMap" in volume]
+    assert config["configMap"]["name"] == value
+
+
 def test_a_pod_with_nothing_gets_everything() -> None:
     """A list that is not there is made first: a patch cannot insert into nothing."""
     bare = labelled_pod()
