@@ -11,11 +11,11 @@ from typing import NamedTuple
 from agent import keyring, schedule
 from agent.clock import moment
 from agent.commands.hardening import harden
+from agent.commands.look import opened
 from agent.errors import AgentError, RefreshError, UnavailableError
 from agent.exits import Exit
 from agent.loading import load
 from agent.offer import Offer
-from agent.providers import open_provider
 from agent.providers.base import fetch
 from agent.settings import KeySettings, Settings
 from agent.volume import inspect
@@ -88,7 +88,7 @@ def _try_all(settings: Settings) -> list[Finding]:
 def _try(key: KeySettings, settings: Settings) -> Finding:
     try:
         begun = perf_counter()
-        provider = open_provider(key, timeout=settings.refresh.timeout)
+        provider = opened(key, settings)
         offer = fetch(provider, {})
         answered = perf_counter()
         fetch(provider, {})

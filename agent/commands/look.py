@@ -9,11 +9,11 @@ from agent.clock import moment
 from agent.errors import ConfigError, MissingError
 from agent.offer import UNRELEASED, Offer, Offered
 from agent.providers import open_provider
-from agent.providers.base import fetch
-from agent.settings import KeySettings, Settings
+from agent.providers.base import Provider, fetch
+from agent.settings import KeySettings, Settings, VaultServer
 from keyferry.layout import Version, active_index
 
-__all__ = ["Look", "active", "chosen", "judged", "look", "newest"]
+__all__ = ["Look", "active", "chosen", "judged", "look", "newest", "opened"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,22 @@ class Look:
     milliseconds: float
 
 
+def opened(key: KeySettings, settings: Settings) -> Provider:
+    """Return the provider of ``key`` for a command; raises ``ConfigError`` where its login works once."""
+    if isinstance(key.source, VaultServer) and key.source.auth.secret_id_wrapped:
+        message = (
+            f"keys.{key.name}.auth.secret_id_wrapped: is true, and such a secret id works once: this command "
+            "would use up what the agent needs; give it a configuration of its own, whose secret id is not "
+            "wrapped"
+        )
+        raise ConfigError(message)
+    return open_provider(key, timeout=settings.refresh.timeout)
+
+
 def look(key: KeySettings, settings: Settings) -> Look:
-    """Ask the store of ``key``; raises ``RefreshError``, and ``ConfigError`` without its SDK."""
+    """Ask the store of ``key``; raises ``RefreshError``, and ``ConfigError`` as ``opened`` does."""
     begun = perf_counter()
-    provider = open_provider(key, timeout=settings.refresh.timeout)
+    provider = opened(key, settings)
     try:
         offer = fetch(provider, {})
     finally:

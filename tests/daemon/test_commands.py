@@ -93,7 +93,7 @@ class TestCheck:
         def fail(*_: object, **__: object) -> None:
             raise LookupError(secret)
 
-        monkeypatch.setattr(check, "open_provider", fail)
+        monkeypatch.setattr(check, "opened", fail)
         assert self.check(agent) == 1
         told = capsys.readouterr()
         assert "\nkey master (file): unavailable: unexpected builtins.LookupError at opening it\n" in told.out

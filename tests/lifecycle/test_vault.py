@@ -12,6 +12,7 @@ from agent.providers import lifecycle
 from agent.providers.lifecycle import ChangedError, FullError, Keeper, Rotation
 from keyferry.material import Material
 from tests.lifecycle.stores import VaultKv
+from tests.providers.drivers import unique_name
 
 
 def test_only_the_field(vault: VaultKv) -> None:
@@ -53,6 +54,32 @@ def test_after_a_deletion(vault: VaultKv) -> None:
     assert vault.run("rotate")[0] == 0
     vault.secrets.undelete_secret_versions(vault.path, [1], vault.mount)
     assert len(vault.values()) == 2
+
+
+@pytest.mark.parametrize("command", [["check"], ["bootstrap"], ["bootstrap", "--create"], ["rotate"]])
+def test_a_wrapped_secret_id_is_left_to_the_agent(vault: VaultKv, command: list[str]) -> None:
+    """It works once: who only looks must not take it away, and who writes logs in more often."""
+    root, name = vault.bao.root, unique_name("approle")
+    root.sys.enable_auth_method("approle", path=name)
+    root.auth.approle.create_or_update_approle("app", token_policies=[vault.mount], mount_point=name)
+    role_id = root.auth.approle.read_role_id("app", mount_point=name)["data"]["role_id"]
+    wrapped = root.auth.approle.generate_secret_id("app", mount_point=name, wrap_ttl="10m")["wrap_info"]
+    auth = {
+        "method": "approle",
+        "mount": name,
+        "role_id": role_id,
+        "secret_id": wrapped["token"],
+        "secret_id_wrapped": True,
+    }
+    vault.configure({**vault.section(), "auth": auth})
+    code, out, err = vault.run(*command)
+    assert code == (1 if command == ["check"] else 2)
+    assert (
+        "keys.master.auth.secret_id_wrapped: is true, and such a secret id works once: this command would "
+        "use up what the agent needs; give it a configuration of its own, whose secret id is not wrapped\n"
+    ) in out + err
+    vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text)
+    assert len(vault.values()) == 1
 
 
 def test_after_its_metadata_went_too(vault: VaultKv) -> None:
