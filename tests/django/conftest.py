@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example's Django, set up once in this process, on a database in memory's file system for each test."""
+"""The example's Django, set up once in this process, on a new database for each test."""
 
 import os
+import runpy
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import django
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connection
+from django.db import connections
 
 from keyferry import FileAdapter
 from tests.adapter.volume import Volume
+from tests.servers.postgresql import PostgreSQL, installed
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "django-fedha"
 
 sys.path.insert(0, str(EXAMPLE))
+_numbers = count()
 with pytest.MonkeyPatch.context() as patch:
     for name in ("KEYFERRY_DIR", "KMS_PROVIDER"):
         patch.delenv(name, raising=False)
@@ -34,14 +38,34 @@ def home() -> Iterator[Path]:
         yield Path(directory)
 
 
-@pytest.fixture
-def database(home: Path) -> Iterator[Path]:
-    """Let Django use a new database, with its tables."""
-    path = home / "db.sqlite3"
-    connection.settings_dict["NAME"] = str(path)
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """Return a server. On a machine without it the test is skipped, but never in CI."""
+    programs = installed()
+    if programs is None and "CI" not in os.environ:
+        pytest.skip("there is no PostgreSQL on this machine")
+    assert programs is not None, "CI needs PostgreSQL; .ci/run installs it"
+    with PostgreSQL(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def database(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let Django use a new database, with its tables, here and in the processes that the test starts."""
+    if request.param == "sqlite":
+        variables = {"DATABASE_PATH": str(home / "db.sqlite3")}
+    else:
+        variables = request.getfixturevalue("postgresql").create_schema(f"test_{next(_numbers)}")
+    for name in [name for name in os.environ if name.startswith(("DATABASE_", "PG"))]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    databases = runpy.run_path(str(EXAMPLE / "fedha" / "settings.py"))["DATABASES"]
+    monkeypatch.setattr(connections, "settings", connections.configure_settings(databases))
     call_command("migrate", verbosity=0)
-    yield path
-    connection.close()
+    yield
+    connections["default"].close()
+    del connections["default"]
 
 
 @pytest.fixture
@@ -52,11 +76,10 @@ def volume(home: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
     return volume
 
 
-def environment(database: Path, volume: Path) -> dict[str, str]:
-    """Return the environment of an app's process."""
+def environment(volume: Path) -> dict[str, str]:
+    """Return the environment of an app's process on the test's database."""
     return os.environ | {
         "DJANGO_SETTINGS_MODULE": "fedha.settings",
-        "DATABASE_PATH": str(database),
         "KEYFERRY_DIR": str(volume),
         "PYTHONPATH": str(EXAMPLE),
     }

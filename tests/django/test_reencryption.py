@@ -3,18 +3,20 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import connection, connections, transaction
 
 from fedha.accounts.models import Account
 from fedha.encryption.key_manager import KeyManager
 from fedha.encryption.reencryption import Column, encrypted_columns
 from keyferry import FileAdapter
 from tests.adapter.volume import Volume, version, withdrawn
+from tests.daemon.agent_process import eventually
 from tests.django.rows import all_stored, legacy, store, stored
 
 COLUMN = Column(Account, "iban", "default")
@@ -22,7 +24,7 @@ ONE, TWO, THREE = (version(str(number)) for number in (1, 2, 3))
 
 
 @pytest.fixture(autouse=True)
-def rows(database: Path, volume: Volume) -> list[Account]:
+def rows(database: None, volume: Volume) -> list[Account]:
     """Make five rows at version 1, the first without its name; version 2 is active by now."""
     volume.publish(ONE)
     made = [Account.objects.create(iban=f"row {number}") for number in range(5)]
@@ -117,6 +119,23 @@ class TestConcurrentWrites:
         keys = Interfering(lambda: store(rows[0], KeyManager(behind).encrypt("late")))
         assert next(COLUMN.reencrypt(keys, 500))[1] == "renewed"
         assert (plaintexts()[0], stored(rows[0])[:6]) == ("late", "kf1:2:")
+
+    @pytest.mark.parametrize("database", [pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
+    def test_a_write_that_is_being_committed_wins(self, rows: list[Account], keys: KeyManager) -> None:
+        """Whoever waits for a row compares it anew, once it is free. SQLite lets nobody come so far."""
+        with ThreadPoolExecutor(1) as pool, connection.cursor() as cursor:
+            with transaction.atomic():
+                Account.objects.filter(pk=rows[0].pk).update(iban="new")
+                first = pool.submit(lambda: next(COLUMN.reencrypt(keys, 500)))
+
+                def is_waited_for() -> bool:
+                    cursor.execute("SELECT FROM pg_locks WHERE NOT granted")
+                    return bool(cursor.rowcount)
+
+                eventually(is_waited_for, within=30)
+            assert first.result(timeout=30) == (rows[0].pk, "overtaken")
+            pool.submit(connections.close_all).result(timeout=30)
+        assert plaintexts()[0] == "new"
 
     def test_a_rotation_in_the_middle(self, volume: Volume, capsys: pytest.CaptureFixture[str]) -> None:
         """What was done before it is told as left over, and the next run takes it."""

@@ -13,18 +13,19 @@ INSTALLED_APPS = ["fedha.encryption", "fedha.accounts"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.environ.get("DATABASE_PATH") or BASE_DIR / "db.sqlite3",
-        "OPTIONS": {
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-            # Whoever will write says so first: then it waits for its turn, instead of failing at once.
-            "transaction_mode": "IMMEDIATE",
-            "timeout": 30,
-        },
+_SQLITE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": os.environ.get("DATABASE_PATH") or BASE_DIR / "db.sqlite3",
+    "OPTIONS": {
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        # Whoever will write says so first: then it waits for its turn, instead of failing at once.
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 30,
     },
 }
+# PGHOST, PGUSER, PGPASSWORD and their like are read by PostgreSQL's own library.
+_POSTGRESQL = {"ENGINE": "django.db.backends.postgresql", "NAME": os.environ.get("PGDATABASE")}
+DATABASES = {"default": _POSTGRESQL if _POSTGRESQL["NAME"] else _SQLITE}
 
 # The agent's volume where KEYFERRY_DIR is set, whatever KMS_PROVIDER says; else MASTER_ENCRYPTION_KEY.
 KMS_ADAPTER: KMSAdapter = get_kms_adapter()
