@@ -90,6 +90,8 @@ class Daemon:
             if self._exit is None:
                 for message in self._wakeup.wait(self._wait_seconds(moment())):
                     self._take(message, moment())
+                    if self._exit is not None:
+                        break
             if self._exit is not None:
                 break
         # What `once` brought is for those who come after it.
@@ -152,7 +154,8 @@ class Daemon:
                 self._exit = Exit.FAILED if self._once else Exit.OK
 
     def _take_change(self, files: Collection[Path], *, volume: bool) -> None:
-        if volume:
+        # What a failed try made and removed is heard as a change too; then the retry keeps its own time.
+        if volume and self._publication.problem is None:
             self._publication.look_soon()
         if not set(files).isdisjoint(self._loaded.files):
             self._reload_config()

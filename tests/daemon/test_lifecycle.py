@@ -16,6 +16,7 @@ import libfaketime
 import pytest
 
 from agent.daemon import LONGEST_WAIT_SECONDS
+from keyferry.times import parse_time
 from tests.daemon.agent_process import AgentProcess, eventually
 from tests.daemon.conftest import new_key
 
@@ -74,6 +75,15 @@ class TestRefresh:
         agent.send(signal.SIGHUP)
         agent.wait_published(rotated)
         assert len(agent.told("refresh.started")) - asked < 51
+
+    def test_a_storm_of_sighups_does_not_hold_up_the_end(self, agent: AgentProcess, key: str) -> None:
+        """Each would read agent.yaml again, and here that takes a while."""
+        agent.configure(keys={f"key{number}": agent.file_key() for number in range(50)})
+        agent.start()
+        agent.wait_published(key, "key49")
+        for _ in range(2000):
+            agent.send(signal.SIGHUP)
+        assert agent.stop() == 0
 
     def test_file_event(self, agent: AgentProcess) -> None:
         agent.start()
@@ -449,6 +459,16 @@ def test_what_cannot_be_published_is_not_ready(agent: AgentProcess) -> None:
     agent.start(before=["prlimit", "--fsize=0"])
     agent.wait_for("publish.failed")
     assert agent.request("/readyz").body == "not ready\nmaster: not published yet\n"
+
+
+def test_a_failed_publication_does_not_call_for_the_next(agent: AgentProcess) -> None:
+    """What it made and removed is a change on the volume, and must not end the wait before the next try."""
+    agent.configure(refresh={"interval": "1h"})
+    agent.start(before=["prlimit", "--fsize=100"])
+    third = agent.wait_for("publish.failed", count=3)
+    first = agent.told("publish.failed")[0]
+    # One second and then two.
+    assert parse_time(third["timestamp"]) - parse_time(first["timestamp"]) > 2.5
 
 
 class TestHangingCalls:
