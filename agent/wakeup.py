@@ -5,6 +5,7 @@ Rules:
 
 - A signal handler only appends to a deque; the interpreter's wakeup descriptor ends the wait. (Event.set and
   Queue.put in a handler deadlocked under stress; a blocked signal mask would be inherited by children.)
+- A signal that came many times is returned once: each asks for the same.
 - Any thread may ``post``. Nothing is lost when the pipe is full: the messages are in the deque, one unread
   byte is enough to wake.
 """
@@ -61,8 +62,14 @@ class Wakeup(Generic[M]):
         with suppress(BlockingIOError):
             self._reader.recv(4096)
         messages: list[M | signal.Signals] = []
+        signals: set[signal.Signals] = set()
         while self._messages:
-            messages.append(self._messages.popleft())
+            message = self._messages.popleft()
+            if isinstance(message, signal.Signals):
+                if message in signals:
+                    continue
+                signals.add(message)
+            messages.append(message)
         return messages
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:

@@ -37,6 +37,14 @@ def test_order_is_kept() -> None:
         assert wakeup.wait(0) == []
 
 
+def test_a_signal_that_came_twice_is_one() -> None:
+    with Wakeup[str]([USED]) as wakeup:
+        for _ in range(3):
+            signal.raise_signal(USED)
+            wakeup.post("message")
+        assert wakeup.wait(10) == [USED, "message", "message", "message"]
+
+
 def test_more_messages_than_the_pipe_has_room_for() -> None:
     """None is lost, and nobody who posts waits."""
     count = 100_000
