@@ -7,11 +7,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import libfaketime
 import pytest
 
-from tests.adapter.volume import Volume, version
+from tests.adapter.volume import Volume, version, withdrawn
 
 PREAMBLE = """
 import os, signal, sys, threading, time, traceback
@@ -158,6 +159,40 @@ def test_callbacks_registered_before_the_fork_work_in_the_workers(volume: Volume
     assert process.stdout.readline() == "ready\n"
     volume.publish(version("1"), version("2"))
     assert finish(process) == ["done"]
+
+
+# By what they do to whoever uses them.
+OTHER_WATCHDOGS = {
+    "older": "class Observer:\n    def schedule(self, event_handler, path, recursive=False): ...\n",
+    "broken": "raise OSError('no inotify here')\n",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("observers", OTHER_WATCHDOGS.values(), ids=OTHER_WATCHDOGS)
+def test_a_watchdog_that_is_not_ours_costs_no_callback(
+    volume: Volume, tmp_path: Path, observers: str
+) -> None:
+    """The app chooses its version: the looks bring the withdrawal all the same."""
+    package = tmp_path / "watchdog"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "events.py").write_text("class FileMovedEvent: ...\nclass FileSystemEventHandler: ...\n")
+    (package / "observers.py").write_text(observers)
+    volume.publish(version("1"))
+    script = """
+        import watchdog
+        heard = []
+        keys.on_change(lambda snapshot: heard.append(snapshot.withdrawn))
+        print(watchdog.__file__, flush=True)
+        eventually(lambda: heard)
+        print(heard)
+        """
+    process = start(script, volume, check_interval=0.02, environment={"PYTHONPATH": str(tmp_path)})
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{package / '__init__.py'}\n"
+    volume.publish(master=withdrawn("denied"))
+    assert finish(process) == ["['denied']"]
 
 
 def test_a_signal_handler_may_use_the_key_at_any_moment(volume: Volume) -> None:

@@ -212,7 +212,7 @@ def test_a_watch_that_the_system_refuses(
     connect(check_interval=0.02).on_change(heard)
     eventually(lambda: caplog.messages)
     assert caplog.messages == [
-        f"no kernel events for {volume.path} (No such file or directory): looking at intervals only"
+        f"no kernel events for {volume.path} ([Errno 2] No such file or directory): looking at intervals only"
     ]
 
 

@@ -5,7 +5,8 @@ Rules:
 
 - One daemon thread an adapter. It looks as often as everybody else (``check_interval``, and at the moment of
   an activation). Where watchdog is installed, the kernel's word on a swap of ``..data`` wakes it at once;
-  the looks stay, since a watch can be lost and the clock makes no file event.
+  the looks stay, since a watch can be lost and the clock makes no file event. Whatever keeps watchdog from
+  working leaves the looks alone.
 - A callback that fails is logged by its place and type, without the values that its text may hold, and ends
   nothing.
 - A forked child gets a thread of its own, without the kernel's help: a watch does not survive a fork.
@@ -126,10 +127,16 @@ def _call(callback: Callback, snapshot: Snapshot) -> None:
 def _listen(path: str, wake: threading.Event) -> "BaseObserver | None":
     """Set ``wake`` at each swap of ``..data``, if watchdog is there and the system lets it."""
     try:
-        from watchdog.events import FileMovedEvent, FileSystemEventHandler
-        from watchdog.observers import Observer
-    except ImportError:
+        return _observer(path, wake)
+    # Whatever it is, the looks go on without: the app's watchdog may be older than ours, or a half of one.
+    except Exception as error:  # noqa: BLE001 -- as above
+        _logger.debug("no kernel events for %s (%s): looking at intervals only", path, error)
         return None
+
+
+def _observer(path: str, wake: threading.Event) -> "BaseObserver":
+    from watchdog.events import FileMovedEvent, FileSystemEventHandler
+    from watchdog.observers import Observer
 
     class Swaps(FileSystemEventHandler):
         def on_moved(self, event: "FileSystemEvent") -> None:
@@ -137,11 +144,7 @@ def _listen(path: str, wake: threading.Event) -> "BaseObserver | None":
                 wake.set()
 
     observer = Observer()
-    try:
-        # The directory, not the link: a watch on what the link points to dies with the first swap.
-        observer.schedule(Swaps(), path, event_filter=[FileMovedEvent])
-        observer.start()
-    except OSError as error:
-        _logger.debug("no kernel events for %s (%s): looking at intervals only", path, error.strerror)
-        return None
+    # The directory, not the link: a watch on what the link points to dies with the first swap.
+    observer.schedule(Swaps(), path, event_filter=[FileMovedEvent])
+    observer.start()
     return observer
