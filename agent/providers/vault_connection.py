@@ -120,16 +120,24 @@ class _Answer(HTTPResponse):
 
     def __init__(self, sock: socket.socket, *, method: str, deadline: float) -> None:
         super().__init__(sock, method=method)
-        self.fp.close()
-        self.fp = io.BufferedReader(_TimedReader(sock, deadline))
+        self.fp = io.BufferedReader(_TimedReader(sock, self.fp, deadline))
 
 
 class _TimedReader(io.RawIOBase):
-    """The bytes that come from ``sock`` until ``deadline``; closing it leaves the socket open."""
+    """The bytes that come from ``sock`` until ``deadline``; closing it leaves the socket open.
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
+    ``held`` is a file of the socket's. An answer that ends with its connection is read after getresponse()
+    has closed that, and the open file is what keeps the socket until then.
+    """
+
+    def __init__(self, sock: socket.socket, held: io.BufferedIOBase, deadline: float) -> None:
         self._sock = sock
+        self._held = held
         self._deadline = deadline
+
+    def close(self) -> None:
+        self._held.close()
+        super().close()
 
     def readable(self) -> bool:
         return True

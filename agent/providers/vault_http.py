@@ -116,7 +116,10 @@ class VaultHTTP:
         document = _vault_json(data) if data else {}
         # A proxy or a login page in between can answer anything; only Vault's own shape is its word.
         if document is None or not (data or status == 204):  # noqa: PLR2004 - No Content
-            self._fail(f"did not answer, something else did ({status}, not Vault's JSON)", wait)
+            # What a server says in the clear to who does not begin with TLS.
+            clear = status == 400 and self._source.address.startswith("http:")  # noqa: PLR2004 - Bad Request
+            hint = "; if it speaks TLS, address begins with https" if clear else ""
+            self._fail(f"did not answer, something else did ({status}, not Vault's JSON){hint}", wait)
         return Answer(status, document)
 
     def _fail(self, what: str, retry_after_seconds: float | None = None) -> NoReturn:
@@ -137,11 +140,11 @@ class VaultHTTP:
                 case ssl.SSLError():
                     return f"failed the TLS handshake: {cause.reason}"
                 case socket.gaierror():
-                    return "has a name that does not resolve"
+                    return "has a name that does not resolve; check address"
                 case TimeoutError():
                     return f"gave no complete answer within {self._timeout:g} s"
                 case OSError(strerror=str(reason)):
-                    known = f"cannot be reached: {reason}"
+                    known = f"cannot be reached: {reason}; check address and the network policy"
             cause = cause.__cause__ or cause.__context__
         return known
 

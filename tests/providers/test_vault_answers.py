@@ -76,6 +76,13 @@ def after_login(answer: Response) -> Script:
             id="a proxy's 403",
         ),
         pytest.param(
+            Response(400, b"Client sent an HTTP request to an HTTPS server.\n"),
+            UnavailableError,
+            "did not answer, something else did (400, not Vault's JSON); if it speaks TLS, address begins "
+            "with https",
+            id="a server that speaks TLS",
+        ),
+        pytest.param(
             Response(403, b'{"error": "forbidden"}'),
             UnavailableError,
             "did not answer, something else did (403, not Vault's JSON)",
@@ -177,6 +184,17 @@ def _v2_only(request: Request) -> Response:
 def test_mount_not_told_version_1(kv_version: int | None) -> None:
     """Where nobody may ask for the mount, version 1 is found by trying."""
     _, offer = fetch_from(_v1_only, kv_version=kv_version)
+    assert [v.material for v in offer.versions] == [Material(V1_SECRET["key"].encode())]  # type: ignore[attr-defined]
+
+
+def test_answers_that_end_with_their_connection() -> None:
+    """Proxies, and a Vault that goes down, close behind an answer: what is on its way by then is read."""
+    secret = {**V1_SECRET, "another": "x" * (1 << 20)}
+
+    def script(request: Request) -> Response:
+        return vault(200 if request.path == "/v1/secret/app/key" else 403, secret, Connection="close")
+
+    _, offer = fetch_from(script, kv_version=1)
     assert [v.material for v in offer.versions] == [Material(V1_SECRET["key"].encode())]  # type: ignore[attr-defined]
 
 

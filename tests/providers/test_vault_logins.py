@@ -480,8 +480,17 @@ def test_ca_file_that_holds_no_certificate(site: Site, content: bytes | None, me
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("https://127.0.0.1:1", "Vault at https://127.0.0.1:1 cannot be reached: Connection refused"),
-        ("https://vault.invalid", "Vault at https://vault.invalid has a name that does not resolve"),
+        (
+            "https://127.0.0.1:1",
+            (
+                "Vault at https://127.0.0.1:1 cannot be reached: Connection refused; check address and the "
+                "network policy"
+            ),
+        ),
+        (
+            "https://vault.invalid",
+            "Vault at https://vault.invalid has a name that does not resolve; check address",
+        ),
     ],
 )
 def test_nobody_there(address: str, message: str, opened: Opener) -> None:
