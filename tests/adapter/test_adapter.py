@@ -2,6 +2,7 @@
 import asyncio
 import copy
 import logging
+import math
 import os
 import pickle
 import secrets
@@ -143,6 +144,27 @@ def test_the_path(
     keys = FileAdapter(argument)
     assert keys.path == path
     assert repr(keys) == f"FileAdapter(path={path!r}, key='master')"
+
+
+@pytest.mark.parametrize("interval", [-1, math.nan, math.inf, 1e300, "5", None], ids=repr)
+def test_a_check_interval_that_is_none(interval: float) -> None:
+    """Told where it is written, not by the thread that would wait for it."""
+    with pytest.raises(ValueError, match="check_interval") as caught:
+        FileAdapter(check_interval=interval)
+    assert str(caught.value) == (
+        f"check_interval {interval!r} cannot be used; allowed: seconds as a number, from 0 (which looks at"
+        f" every use) to {threading.TIMEOUT_MAX:.0f}"
+    )
+
+
+@pytest.mark.parametrize("interval", [0, 0.5, threading.TIMEOUT_MAX], ids=["least", "between", "most"])
+def test_a_check_interval_that_is_one(volume: Volume, connect: Connect, interval: float) -> None:
+    """The callback thread can wait for as long."""
+    volume.publish(version("1"))
+    keys = connect(check_interval=interval)
+    keys.on_change(print)
+    assert keys.active.id == "1"
+    keys.close()
 
 
 def test_the_volume_is_left_alone_within_the_check_interval(

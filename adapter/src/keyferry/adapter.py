@@ -24,7 +24,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from threading import RLock
+from threading import TIMEOUT_MAX, RLock
 from typing import Final, NoReturn, Self, TypeVar
 
 from keyferry.errors import (
@@ -55,8 +55,8 @@ class FileAdapter:
 
     ``path`` is the volume's directory (default: ``KEYFERRY_DIR``, else /run/keyferry), ``key`` the key's name
     there, ``check_interval`` the seconds that a look at the volume is trusted. The default of 1 is in the
-    agent's bound; more comes on top of it, and ``rotation.activation_delay`` must have room for that. Nothing
-    is read before the first use. Make one and share it.
+    agent's bound; more comes on top of it, and ``rotation.activation_delay`` must have room for that. What is
+    no number of seconds is a ``ValueError``. Nothing is read before the first use. Make one and share it.
     """
 
     def __init__(
@@ -71,6 +71,15 @@ class FileAdapter:
                 " here, unset KEYFERRY_DIR, set MASTER_ENCRYPTION_KEY and use keyferry.get_kms_adapter()"
             )
             raise DeploymentError(message)
+        # NaN would be trusted for ever, no thread can wait longer than the limit, and no type checker sees a
+        # "5" that comes from the environment.
+        number = isinstance(check_interval, int | float)
+        if not number or not 0 <= check_interval <= TIMEOUT_MAX:
+            message = (
+                f"check_interval {check_interval!r} cannot be used; allowed: seconds as a number, from 0"
+                f" (which looks at every use) to {TIMEOUT_MAX:.0f}"
+            )
+            raise ValueError(message)
         self.path = os.fspath(path or os.environ.get("KEYFERRY_DIR") or DEFAULT_PATH)
         self.key = key
         self.check_interval = check_interval
