@@ -62,6 +62,7 @@ class Daemon:
         self._keys = Keyset(events=self._events, opener=open_provider, done=self._wakeup.post)
         self._config_problems: tuple[str, ...] = ()
         self._services: Services | None = None
+        self._is_telling = False
         self._started_up = False
         self._exit: Exit | None = None
         self.view: View | None = None
@@ -82,7 +83,7 @@ class Daemon:
                 finally:
                     self._publication.close()
             finally:
-                self._stop_services()
+                self._end_telling()
 
     def _loop(self) -> Exit:
         while True:
@@ -127,7 +128,7 @@ class Daemon:
             self._keys.next_turn(at),
             self._publication.next_turn(self._keys.entries(at.now), at),
         ]
-        if self._services is None and not self._once:
+        if not self._is_telling:
             times.append(self._began.boot + FIRST_REFRESH_SECONDS)
         timeout = self._loaded.settings.startup.timeout
         if timeout is not None and not self._started_up:
@@ -181,10 +182,10 @@ class Daemon:
     def _look_after_services(self, at: Moment) -> None:
         if self._services is not None:
             self._services.check()
-        elif not self._once and (
+        elif not self._is_telling and (
             self._keys.is_attempted or at.boot - self._began.boot >= FIRST_REFRESH_SECONDS
         ):
-            self._start_services()
+            self._begin_to_tell()
 
     # What others see
 
@@ -203,8 +204,14 @@ class Daemon:
         )
         return View(at.boot, status, generation, self._keys.unready(generation))
 
-    def _start_services(self) -> None:
+    def _begin_to_tell(self) -> None:
+        self._is_telling = True
         # Imported late: log, metrics, HTTP and watchdog cost more time than fetching and publishing a key.
+        if self._once:
+            from agent import logs
+
+            self._events.attach(logs.sink(self._loaded.settings.log))
+            return
         from agent.services import Services
 
         self._services = Services(
@@ -212,14 +219,14 @@ class Daemon:
         )
         self._services.start()
 
-    def _stop_services(self) -> None:
-        if self._services is None:
-            # Not started yet, or not needed by `once`: the events must reach the log all the same.
+    def _end_telling(self) -> None:
+        if self._services is not None:
+            self._services.stop()
+        elif not self._is_telling:
+            # It ended before the log was loaded, and must not end in silence.
             from agent import logs
 
             self._events.attach(logs.sink(self._loaded.settings.log))
-        else:
-            self._services.stop()
 
     def _changed(self, files: Collection[Path], volume: bool) -> None:  # noqa: FBT001 - the watcher's callback
         self._wakeup.post(Changed(files, volume))
@@ -238,7 +245,9 @@ class Daemon:
         if reasons:
             self._refuse_config(reasons)
             return
-        self._config_problems = ()
+        if self._config_problems:
+            self._config_problems = ()
+            self._events.emit("config.accepted", audit=True)
         self._loaded = loaded
         for warning in loaded.warnings:
             if warning not in before.warnings:

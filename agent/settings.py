@@ -88,8 +88,8 @@ class VolumeSettings:
         metadata=about(
             FLAG,
             "Refuse a volume that is not in memory.",
-            why="A key that was on a disk once can stay there. Nothing is synced to one: after a crash of the "
-            "node what lies on it may be damaged until the agent publishes again.",
+            why="A key that was on a disk once can stay there. Nothing is synced to one: after a crash of "
+            "the node what lies on it may be damaged until the agent publishes again.",
         ),
     )
     wipe_on_exit: bool = setting(

@@ -26,7 +26,10 @@ _LOOK_EVERY_SECONDS: Final = 0.01
 
 
 def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_json: bool) -> int:
-    """Let the agent ask its providers now; return 0 if all is there and published, 1 if not, 3 if late."""
+    """Let the agent read its configuration and ask its providers now.
+
+    Return 0 if all is right, there and published, 1 if not, 3 if late.
+    """
     path = volume_path(config, directory)
     pid = _agent_pid(path)
     began = moment()
@@ -46,6 +49,7 @@ def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_j
     if as_json:
         document = {
             "generation": status.generation,
+            "config_problems": status.config_problems,
             "publish_problem": status.publish_problem,
             "keys": _documents(status.keys),
         }
@@ -55,7 +59,13 @@ def refresh(config: Path | None, directory: Path | None, *, timeout: float, as_j
             print(f"{name}: {key.outcome}" + (f" ({key.reason})" if key.reason else ""))
         if status.publish_problem is not None:
             print(f"not published: {status.publish_problem}")
-    failed = status.publish_problem is not None or any(key.failures for key in status.keys.values())
+        for problem in status.config_problems:
+            print(f"configuration refused: {problem}")
+    failed = (
+        status.publish_problem is not None
+        or status.config_problems
+        or any(key.failures for key in status.keys.values())
+    )
     return Exit.FAILED if failed else Exit.OK
 
 

@@ -218,6 +218,19 @@ class TestRefresh:
             "agent: holds what it could not publish: " in agent.run("status", "-c", str(agent.config)).stdout
         )
 
+    def test_a_configuration_that_is_refused(self, agent: AgentProcess) -> None:
+        """The keys may be fresh: what was asked for is not what the agent does."""
+        agent.start()
+        agent.wait_ready()
+        agent.configure(log={"level": "loud"})
+        run = agent.run("refresh", "--dir", str(agent.volume))
+        assert (run.returncode, run.stderr) == (1, "")
+        keys, problem = run.stdout.splitlines()
+        assert keys == "master: unchanged"
+        assert problem.startswith('configuration refused: log.level: "loud" ')
+        as_json = json.loads(agent.run("refresh", "--dir", str(agent.volume), "--json").stdout)
+        assert problem == f"configuration refused: {as_json['config_problems'][0]}"
+
     def test_no_result_in_time(self, agent: AgentProcess, black_hole: str) -> None:
         vault = {"provider": "vault", "address": black_hole, "path": "a/b", "auth": {"token": "none"}}
         agent.configure(refresh={"interval": "1h", "timeout": "1m"}, keys={"hung": vault})

@@ -76,15 +76,6 @@ class TestRefresh:
         agent.wait_published(rotated)
         assert len(agent.told("refresh.started")) - asked < 51
 
-    def test_a_storm_of_sighups_does_not_hold_up_the_end(self, agent: AgentProcess, key: str) -> None:
-        """Each would read agent.yaml again, and here that takes a while."""
-        agent.configure(keys={f"key{number}": agent.file_key() for number in range(50)})
-        agent.start()
-        agent.wait_published(key, "key49")
-        for _ in range(2000):
-            agent.send(signal.SIGHUP)
-        assert agent.stop() == 0
-
     def test_file_event(self, agent: AgentProcess) -> None:
         agent.start()
         agent.wait_ready()
@@ -378,6 +369,16 @@ class TestOnce:
         agent.start("once")
         assert agent.wait() == code
         assert agent.told("refresh.failed", outcome="missing")
+
+    def test_tells_what_it_waits_for(self, agent: AgentProcess, key: str) -> None:
+        """An init container that never comes to an end needs a log the most."""
+        agent.key_file.unlink()
+        agent.configure(startup={"timeout": "10m"})
+        agent.start("once")
+        agent.wait_for("refresh.failed", outcome="missing")
+        agent.write_key(key)
+        assert agent.wait() == 0
+        assert agent.plain() == key
 
     def test_what_was_there_before_is_not_enough(self, agent: AgentProcess) -> None:
         """Who asks for a fetch wants to know if it worked."""

@@ -118,6 +118,7 @@ def test_refused(
 
     running.configure(**before)
     eventually(lambda: running.status().config_problems == ())
+    running.wait_for("config.accepted", audit=True)
     rotated = new_key()
     running.write_key(rotated)
     running.wait_published(rotated)
