@@ -7,6 +7,7 @@ as JSON with ``--json``.
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from agent.exits import Exit
 from keyferry.errors import KeyferryError
 
 _DESCRIPTION: Final = "Carries an application's master key from a key store to a shared in-memory volume."
+# Beyond any use, and still what the system can wait for.
+_LONGEST_SECONDS: Final = 365 * 24 * 3600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         help="make the running agent refresh now, and wait for the result",
     )
     refresh.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="give up after (default: 30)"
+        "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="give up after (default: 30)"
     )
     status = commands.add_parser("status", parents=[config, volume, json], help="show what is on the volume")
     status.add_argument(
@@ -127,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.add_argument("--watch", action="store_true", help="show it again and again")
     status.add_argument(
-        "--interval", type=float, default=1.0, metavar="SECONDS", help="of --watch (default: 1)"
+        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="of --watch (default: 1)"
     )
     plan = commands.add_parser(
         "plan", parents=[config, json], help="tell calls, costs, times and the policies that are needed"
@@ -153,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     rotate.add_argument("--wait", action="store_true", help="follow it until it is active on the volume")
     rotate.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         metavar="SECONDS",
         help="of --wait (default: what a healthy agent needs at most)",
     )
@@ -165,6 +168,17 @@ def _count(text: str) -> int:
         message = f"{text!r} is not a number of at least 1"
         raise argparse.ArgumentTypeError(message)
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        message = f"{text!r} is not a number of seconds above 0, at most {_LONGEST_SECONDS} (a year)"
+        raise argparse.ArgumentTypeError(message)
+    return seconds
 
 
 def _complain(error: AgentError) -> None:

@@ -33,15 +33,28 @@ class TestUsage:
             ([], "the following arguments are required: COMMAND"),
             (["serve"], "argument COMMAND: invalid choice: 'serve'"),
             (["run", "--json"], "unrecognized arguments: --json"),
-            (["refresh", "--timeout", "soon"], "argument --timeout: invalid float value: 'soon'"),
+            (["plan", "--pods", "0"], "argument --pods: '0' is not a number of at least 1"),
         ],
-        ids=["none", "unknown", "another command's option", "no number"],
+        ids=["none", "unknown", "another command's option", "no count"],
     )
     def test_mistakes(self, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str) -> None:
         with pytest.raises(SystemExit) as raised:
             main(arguments)
         assert raised.value.code == 2
         assert complaint in capsys.readouterr().err
+
+    @pytest.mark.parametrize("text", ["soon", "-1", "0", "nan", "inf", "1e300"])
+    @pytest.mark.parametrize(
+        "arguments", [["status", "--watch", "--interval"], ["refresh", "--timeout"], ["rotate", "--timeout"]]
+    )
+    def test_what_is_no_number_of_seconds(
+        self, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+    ) -> None:
+        with pytest.raises(SystemExit) as raised:
+            main([*arguments, text])
+        assert raised.value.code == 2
+        complaint = f"{text!r} is not a number of seconds above 0, at most 31536000 (a year)"
+        assert capsys.readouterr().err.endswith(f"error: argument {arguments[-1]}: {complaint}\n")
 
     @pytest.mark.parametrize("command", ["run", "once", "check", "refresh"])
     def test_no_configuration(self, home: Path, command: str) -> None:
