@@ -114,12 +114,16 @@ PATH: Final = Kind(
     hint="start it with /, whatever the working directory is",
     read=parsing.read_path,
 )
+# Not shown: who pastes the key itself instead of its file's path must not find it in the log as well.
+KEY_FILE: Final = PATH._replace(
+    hint="start it with /, and name the file that holds the key, not the key itself", secret=True
+)
 STORE_PATH: Final = Kind(
     allowed="parts between single slashes, without . .. ? # or blanks",
     hint="write it as the store's own tool takes it, mount included, such as secret/app/master-key",
     read=parsing.read_store_path,
 )
-# Not shown: who pastes the key itself instead of its ciphertext must not find it in the log as well.
+# Not shown, as above: the key itself may stand here instead of its ciphertext.
 KEYRING: Final = Kind(
     allowed="an absolute path, or the text of a wrapped keyring or ciphertext",
     hint="name the file, or fill the text in from ${VARIABLE}",

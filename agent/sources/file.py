@@ -7,7 +7,7 @@ from dataclasses import field as setting  # the source has a setting called `fie
 from pathlib import Path
 from typing import Literal, get_args
 
-from agent.kinds import FLAG, PATH, TEXT, choice
+from agent.kinds import FLAG, KEY_FILE, TEXT, choice
 from agent.problems import Problem
 from agent.sources.base import BaseSource, about
 
@@ -18,7 +18,9 @@ Format = Literal["raw", "json", "keyring"]
 class FileSource(BaseSource):
     """A file: a mounted Secret or ConfigMap, or what another tool writes."""
 
-    path: Path = setting(metadata=about(PATH, "The file. Its symbolic links are followed.", identity=True))
+    path: Path = setting(
+        metadata=about(KEY_FILE, "The file. Its symbolic links are followed.", identity=True)
+    )
     format: Format = setting(
         default="raw",
         metadata=about(

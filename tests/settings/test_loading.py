@@ -401,7 +401,7 @@ def test_environment_alone(environ: Mapping[str, str], key: KeySettings) -> None
                 ),
                 (
                     "KEYFERRY_FILE: is missing; allowed: an absolute path; "
-                    "start it with /, whatever the working directory is"
+                    "start it with /, and name the file that holds the key, not the key itself"
                 ),
             ],
             id="three variables",

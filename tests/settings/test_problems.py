@@ -289,7 +289,7 @@ def vault(auth: str, more: str = "") -> str:
         pytest.param(
             "keys: {master: {provider: file}, other: {provider: vault}}",
             "keys.master.path: is missing; allowed: an absolute path; "
-            "start it with /, whatever the working directory is\n"
+            "start it with /, and name the file that holds the key, not the key itself\n"
             f"keys.other.address: is missing; allowed: {ADDRESS}\n"
             "keys.other.auth.token: is missing; allowed: token or token_file, or VAULT_TOKEN in the "
             "environment; "

@@ -77,6 +77,22 @@ def test_no_secret_is_told_when_something_else_is_wrong(tmp_path: Path, flaw: st
     assert secret not in messages(text, {}, tmp_path / "agent.yaml")
 
 
+@pytest.mark.parametrize("start", ["", "./", "key="], ids=["alone", "like a path", "like a line of a file"])
+def test_a_key_in_place_of_its_files_path_is_not_told(tmp_path: Path, start: str) -> None:
+    """Who moves a key from a variable to a file may leave it standing."""
+    secret = secrets.token_urlsafe(32)
+    remedy = (
+        "allowed: an absolute path; start it with /, and name the file that holds the key, not the key itself"
+    )
+    written = f"keys: {{master: {{provider: file, path: '{start}{secret}'}}}}\n"
+    told = messages(written, {}, tmp_path / "agent.yaml")
+    assert secret not in told
+    assert f"keys.master.path: the value (not shown) is not an absolute path; {remedy}" in told
+    with pytest.raises(ConfigError) as caught:
+        loading.load(None, {"KMS_PROVIDER": "file", "KEYFERRY_FILE": f"{start}{secret}"})
+    assert str(caught.value) == f"KEYFERRY_FILE: the value (not shown) is not an absolute path; {remedy}"
+
+
 SETTING_PLACES = [
     *("volume.path", "volume.mode", "volume.group", "volume.require_tmpfs"),
     *("refresh.interval", "refresh.jitter", "rotation.keep_versions", "outage.max_stale", "outage.on_denied"),
