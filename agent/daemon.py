@@ -61,6 +61,8 @@ class Daemon:
         self._publication = Publication(loaded.settings.volume, self._events)
         self._keys = Keyset(events=self._events, opener=open_provider, done=self._wakeup.post)
         self._config_problems: tuple[str, ...] = ()
+        # What the refused configuration fills in: it may be good once they are there.
+        self._refused_files: tuple[Path, ...] = ()
         self._services: Services | None = None
         self._is_telling = False
         self._started_up = False
@@ -89,16 +91,20 @@ class Daemon:
         while True:
             self._turn(moment())
             if self._exit is None:
-                for message in self._wakeup.wait(self._wait_seconds(moment())):
-                    self._take(message, moment())
-                    if self._exit is not None:
-                        break
+                self._listen()
             if self._exit is not None:
                 break
         # What `once` brought is for those who come after it.
         if self._loaded.settings.volume.wipe_on_exit and not self._once:
             self._publication.wipe()
         return self._exit
+
+    def _listen(self) -> None:
+        for message in self._wakeup.wait(self._wait_seconds(moment())):
+            self._take(message, moment())
+            # What else came does not hold up the end.
+            if self._exit is not None:
+                return
 
     def _open_volume(self) -> None:
         warnings = self._publication.open(self._began)
@@ -158,7 +164,7 @@ class Daemon:
         # What a failed try made and removed is heard as a change too; then the retry keeps its own time.
         if volume and self._publication.problem is None:
             self._publication.look_soon()
-        if not set(files).isdisjoint(self._loaded.files):
+        if not set(files).isdisjoint((*self._loaded.files, *self._refused_files)):
             self._reload_config()
         self._keys.files_changed(files)
 
@@ -239,14 +245,14 @@ class Daemon:
         try:
             loaded = self._reload()
         except ConfigError as error:
-            self._refuse_config(error.problems)
+            self._refuse_config(error.problems, tuple(map(Path, error.files)))
             return
         reasons = restart_reasons(before.settings, loaded.settings)
         if reasons:
-            self._refuse_config(reasons)
+            self._refuse_config(reasons, loaded.files)
             return
         if self._config_problems:
-            self._config_problems = ()
+            self._config_problems = self._refused_files = ()
             self._events.emit("config.accepted", audit=True)
         self._loaded = loaded
         for warning in loaded.warnings:
@@ -261,7 +267,10 @@ class Daemon:
         self._keys.refresh_all()
         self._events.emit("config.reloaded", audit=True, keys=list(loaded.settings.keys))
 
-    def _refuse_config(self, problems: tuple[str, ...]) -> None:
+    def _refuse_config(self, problems: tuple[str, ...], files: tuple[Path, ...]) -> None:
+        self._refused_files = files
+        if self._services is not None:
+            self._services.configure(self._loaded, files)
         if problems != self._config_problems:
             self._config_problems = problems
             self._events.emit("config.refused", "error", audit=True, problems=list(problems))

@@ -8,6 +8,7 @@
 No message ever holds key material, a credential or the body of a vendor's answer.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from keyferry.status import Outcome
@@ -18,12 +19,17 @@ class AgentError(Exception):
 
 
 class ConfigError(AgentError):
-    """The configuration is wrong; ``problems`` lists everything, a sentence each."""
+    """The configuration is wrong; ``problems`` lists everything, a sentence each.
 
-    def __init__(self, *problems: str) -> None:
+    ``files`` are the paths of those that it fills in, as far as they are known: what is wrong may be mended
+    there.
+    """
+
+    def __init__(self, *problems: str, files: Iterable[str] = ()) -> None:
         """Keep ``problems``, each with its place, what is allowed and what to do."""
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.files = tuple(files)
 
 
 class VolumeError(AgentError):

@@ -38,7 +38,7 @@ class ExpansionError(ValueError):
 
 
 class Expander:
-    """Fills in from ``environ`` and from files; ``files`` are those that it read."""
+    """Fills in from ``environ`` and from files; ``files`` are those that it was to read."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Remember where to look; nothing is read yet."""
@@ -72,6 +72,8 @@ class Expander:
         if not path.is_absolute():
             message = "names a file by a relative path"
             raise ExpansionError(message, "start the path with /")
+        # Before it is read: who waits for the file that is not there yet must know of it.
+        self.files.append(path)
         try:
             data = read_file(path)
             text = data.decode()
@@ -81,7 +83,6 @@ class Expander:
         except ValueError:
             message = f"names the file {shown_value(str(path))}, which is not UTF-8 text"
             raise ExpansionError(message, "correct the path") from None
-        self.files.append(path)
         return text.removesuffix("\n").removesuffix("\r")
 
 

@@ -8,7 +8,7 @@ Rules:
 - Files that settings name are not opened here: the provider reads them at each login or refresh.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -101,16 +101,16 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> Loaded:
         raise ConfigError(message) from None
     for problem in duplicates:
         binder.complain(problem)
-    settings = _settings(binder, tree)
+    settings = _settings(binder, tree, expander.files)
     return Loaded(settings, tuple(binder.warnings), (path, *dict.fromkeys(expander.files)))
 
 
-def _settings(binder: Binder, tree: object) -> Settings:
+def _settings(binder: Binder, tree: object, files: Sequence[Path] = ()) -> Settings:
     sections = binder.bind(tree)
     for problem in checks.problems(**sections):
         binder.complain(problem)
     if binder.problems:
-        raise ConfigError(*binder.problems)
+        raise ConfigError(*binder.problems, files=map(str, files))
     for warning in checks.warnings(**sections):
         binder.warn(warning)
     return Settings(**sections)

@@ -4,7 +4,7 @@
 They are in a module of their own because importing them takes longer than fetching and publishing a key.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent import logs
@@ -41,11 +41,11 @@ class Services:
         sources = {file for key in self._loaded.settings.keys.values() for file in key.source_files}
         self._changed({*self._loaded.files, *sources}, True)  # noqa: FBT003 - as the watcher calls it
 
-    def configure(self, loaded: Loaded) -> None:
-        """Log and watch as ``loaded`` says; what it may not change was refused before."""
+    def configure(self, loaded: Loaded, more_files: Iterable[Path] = ()) -> None:
+        """Log and watch as ``loaded`` says, and watch ``more_files``; what it may not change was refused."""
         self._loaded = loaded
         self._events.attach(logs.sink(loaded.settings.log), self._metrics.count)
-        self._watcher.watch(_files(loaded))
+        self._watcher.watch({*_files(loaded), *more_files})
 
     def check(self) -> None:
         """Tell it if the watcher has ended by itself. The agent goes on without."""

@@ -134,6 +134,18 @@ def test_a_file_that_is_gone_for_a_moment(running: AgentProcess, key: str) -> No
     assert running.plain() == key
 
 
+def test_a_refused_configuration_is_read_again_when_its_file_is_there(running: AgentProcess) -> None:
+    """A ConfigMap may come before the Secret that it names."""
+    level = running.home / "secret" / "level"
+    level.parent.mkdir()
+    running.configure(log={"level": f"${{file:{level}}}"})
+    (problem,) = running.wait_for("config.refused")["problems"]
+    assert "which cannot be read: No such file or directory" in problem
+    level.write_text("debug\n")
+    running.wait_for("config.accepted")
+    assert running.status().config_problems == ()
+
+
 def test_other_settings_reach_a_call_under_way(agent: AgentProcess, key: str, black_hole: str) -> None:
     """A hanging call of the old configuration is dropped; the new one is asked, and its answer counts."""
     agent.configure(
