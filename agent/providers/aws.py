@@ -51,7 +51,6 @@ _NO_CREDENTIALS: Final = (
     exceptions.InvalidConfigError,
     exceptions.ConfigNotFound,
     exceptions.ConfigParseError,
-    exceptions.ProfileNotFound,
 )
 
 
@@ -170,7 +169,16 @@ class AwsSession:
             case ResponseParserError():
                 wrong = _FOREIGN
             case OSError():
-                return RejectedLoginError(f"cannot read a file with credentials: {error.strerror}")
+                # Its name may be a token in the place of a path.
+                cure = "check AWS_WEB_IDENTITY_TOKEN_FILE and AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+                return RejectedLoginError(f"cannot read a file with credentials: {error.strerror}; {cure}")
+            case exceptions.ParamValidationError():
+                wrong = (
+                    f"AWS's SDK sends no {operation}: a setting, or the token in a file, is not of its form"
+                )
+            case exceptions.ProfileNotFound():
+                cure = "correct profile or AWS_PROFILE, or mount the file that has it"
+                return RejectedLoginError(f"found no such AWS profile ({kind}); {cure}")
             case _ if isinstance(error, _NO_CREDENTIALS):
                 cure = "give the pod a role (IRSA, Pod Identity), or set profile"
                 return RejectedLoginError(f"found no usable AWS credentials ({kind}); {cure}")

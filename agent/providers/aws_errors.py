@@ -46,6 +46,8 @@ class Refusal(NamedTuple):
     login: bool = False
 
 
+_EXPIRED: Final = "the credentials have expired; renew them, or give the pod a role (IRSA, Pod Identity)"
+_UNKNOWN: Final = "the credentials are not known; check the access key, and that it was not deleted"
 _SIGNATURE: Final = "the signature is wrong or expired; check the secret access key and this node's clock"
 _REFUSED: Final = "AWS refuses {action} on {thing}; allow it in the role's policy and the KMS key's"
 _WRONG_CIPHERTEXT: Final = (
@@ -54,21 +56,21 @@ _WRONG_CIPHERTEXT: Final = (
 )
 
 _LOGIN: Final = {
-    "ExpiredToken": "the credentials have expired",
-    "ExpiredTokenException": "the credentials have expired",
-    "TokenRefreshRequired": "the credentials have expired",
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
     "RequestExpired": "the request's signature has expired; is this node's clock right?",
     "RequestTimeTooSkewed": "this node's clock is too far off",
     "InvalidSignatureException": _SIGNATURE,
     "SignatureDoesNotMatch": _SIGNATURE,
     "IncompleteSignature": "the signature is incomplete; check the credentials",
     "IncompleteSignatureException": "the signature is incomplete; check the credentials",
-    "InvalidClientTokenId": "the credentials are not known",
-    "UnrecognizedClientException": "the credentials are not known",
-    "InvalidAccessKeyId": "the credentials are not known",
+    "InvalidClientTokenId": _UNKNOWN,
+    "UnrecognizedClientException": _UNKNOWN,
+    "InvalidAccessKeyId": _UNKNOWN,
     "MissingAuthenticationToken": "the request had no credentials",
     "MissingAuthenticationTokenException": "the request had no credentials",
-    "OptInRequired": "the account is not signed up for this region",
+    "OptInRequired": "the account is not signed up for this region; enable it, or correct region",
 }
 _THROTTLED: Final = frozenset(
     {

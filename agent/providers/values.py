@@ -31,7 +31,8 @@ def json_object(data: bytes, place: str) -> Mapping[str, object]:
     try:
         return parse_object(data, place).document
     except DocumentError as error:
-        raise MalformedError(str(error)) from None
+        message = f"{error}; write an object that has the field, or remove the key's field setting"
+        raise MalformedError(message) from None
 
 
 def field_material(document: Mapping[str, object], field: str, place: str) -> Material:

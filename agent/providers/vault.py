@@ -73,6 +73,8 @@ class VaultProvider:
             else:
                 self._place = place
                 return offer
+        if isinstance(failure, DeniedError):
+            failure = DeniedError(f"{failure.reason}{self._session.doubt}")
         raise failure or AssertionError
 
     def _read_v1(self, place: Place) -> Offer:

@@ -58,7 +58,7 @@ def configured_place(source: VaultSource, kv_version: KvVersion) -> Place:
 
 
 def place_of_mount(mounts: Fields, source: VaultSource) -> Place:
-    """Return the place by the server's answer about the path; a configured ``kv_version`` overrides it."""
+    """Return the place by the server's answer about the path."""
     mount = mounts.text("path").strip("/")
     engine = mounts.text("type")
     if engine not in ("kv", "generic"):
@@ -67,9 +67,12 @@ def place_of_mount(mounts: Fields, source: VaultSource) -> Place:
     if source.mount not in (None, mount):
         message = f"secret {source.path} is in the engine at {mount}/; correct or remove the key's mount"
         raise MalformedError(message)
-    options = mounts.document.get("options") or {}
-    kv_version = source.kv_version or (2 if options.get("version") == "2" else 1)
-    return _place_below(mount, source.path, kv_version)
+    # An engine of version 1 may say nothing of versions.
+    told: KvVersion = 2 if (mounts.document.get("options") or {}).get("version") == "2" else 1
+    if source.kv_version not in (None, told):
+        message = f"{mount}/ is a KV version {told} engine; correct or remove the key's kv_version"
+        raise MalformedError(message)
+    return _place_below(mount, source.path, told)
 
 
 def _place_below(mount: str, path: str, kv_version: KvVersion) -> Place:

@@ -27,6 +27,12 @@ from agent.settings import VaultServer
 from keyferry.document import DocumentError, Fields
 
 _RENEW_AFTER: Final = 2 / 3
+_CLAIMS: Final = "the role, its bound claims and the token's age"
+_SUSPECTS: Final = {
+    "approle": "the role id, and the secret id's age and uses",
+    "kubernetes": _CLAIMS,
+    "jwt": _CLAIMS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,11 @@ class _Token:
 
 
 class VaultSession:
-    """Reads from Vault with a token that it looks after: what a fetch asks stands within ``fetching``."""
+    """Reads from Vault with a token that it looks after: what a fetch asks stands within ``fetching``.
+
+    ``fresh`` tells whether this fetch logged in, and ``doubt`` completes the sentence of a refusal where the
+    token itself may be what is wrong.
+    """
 
     def __init__(self, source: VaultServer, timeout: float) -> None:
         """Keep how to log in; nothing is contacted yet."""
@@ -50,6 +60,7 @@ class VaultSession:
         self._unwrapped: tuple[str, str] | None = None
         self._warnings: dict[str, str] = {}
         self.fresh = False
+        self.doubt = ""
 
     @property
     def _renewal_seconds(self) -> float | None:
@@ -103,6 +114,7 @@ class VaultSession:
     def log_in(self) -> None:
         """Get a new token with credentials read anew."""
         self._http.close()  # so that the CA file is read anew as well
+        self.doubt = ""
         auth = self._auth
         match auth.method:
             case "token":
@@ -124,8 +136,8 @@ class VaultSession:
         answer = self._http.call("POST", path, token=None, body=credentials)
         if not answer.ok:
             message = (
-                f"Vault refuses the {self._auth.method} login at {path} ({answer.status}); check the role, "
-                "its bound claims and the credential's age"
+                f"Vault refuses the {self._auth.method} login at {path} ({answer.status}); check auth.mount, "
+                f"{_SUSPECTS[self._auth.method]}"
             )
             raise UnavailableError(message)
         self._token = _granted(answer)
@@ -142,6 +154,8 @@ class VaultSession:
         """Return the given token with its remaining life, where its policy lets one ask."""
         answer = self._http.call("GET", "auth/token/lookup-self", token=text)
         if not answer.ok:
+            # Vault says the same of a token that it does not know, and most may look themselves up.
+            self.doubt = "; or the token has expired or was revoked: it may not even look itself up"
             return _Token(text)
         return _token(text, answer.data, "ttl")
 

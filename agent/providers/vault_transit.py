@@ -83,8 +83,8 @@ class VaultTransitProvider:
     def _failure(self, answer: Answer, ciphertext: Ciphertext) -> RefreshError:
         """Return what an answer that is no success means for ``ciphertext``."""
         if answer.refused:
-            grant = _grant(self._path("decrypt"), "update")
-            return DeniedError(f"Vault refuses to decrypt with {self}; the token's policy needs: {grant}")
+            needed = f"the token's policy needs: {_grant(self._path('decrypt'), 'update')}"
+            return DeniedError(f"Vault refuses to decrypt with {self}; {needed}{self._session.doubt}")
         if answer.status == 404:  # noqa: PLR2004 - Not Found
             return MissingError(f"Vault has no engine at {self._mount}/; check mount, or enable the engine")
         if answer.status != 400:  # noqa: PLR2004 - Bad Request

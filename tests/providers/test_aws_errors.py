@@ -101,7 +101,7 @@ DECRYPT = "kms:Decrypt"
             "ExpiredTokenException",
             RejectedLoginError,
             "AWS answers 400 (ExpiredTokenException) to secretsmanager:GetSecretValue: the credentials have "
-            "expired",
+            "expired; renew them, or give the pod a role (IRSA, Pod Identity)",
             id="expired credentials",
         ),
         pytest.param(

@@ -171,11 +171,26 @@ def test_web_identity(secret: SecretsManagerDriver, tmp_path: Path) -> None:
 def test_web_identity_without_its_file_is_unavailable(secret: SecretsManagerDriver, tmp_path: Path) -> None:
     with (
         only_these_variables(AWS_WEB_IDENTITY_TOKEN_FILE=str(tmp_path / "gone"), AWS_ROLE_ARN=ROLE),
-        pytest.raises(
-            UnavailableError, match="cannot read a file with credentials: No such file or directory"
-        ),
+        pytest.raises(UnavailableError) as failure,
     ):
         fetch(opened(secret), {})
+    assert failure.value.reason == (
+        "cannot read a file with credentials: No such file or directory; check AWS_WEB_IDENTITY_TOKEN_FILE "
+        "and AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+    )
+
+
+def test_web_identity_whose_file_holds_no_token(secret: SecretsManagerDriver, tmp_path: Path) -> None:
+    """The SDK does not send what cannot be one, such as a file that is being written."""
+    (tmp_path / "token").write_text("x")
+    with (
+        only_these_variables(AWS_WEB_IDENTITY_TOKEN_FILE=str(tmp_path / "token"), AWS_ROLE_ARN=ROLE),
+        pytest.raises(UnavailableError) as failure,
+    ):
+        fetch(opened(secret), {})
+    assert failure.value.reason == (
+        "AWS's SDK sends no DescribeSecret: a setting, or the token in a file, is not of its form"
+    )
 
 
 def test_pod_identity(secret: SecretsManagerDriver, credentials: Credentials, tmp_path: Path) -> None:
@@ -216,7 +231,9 @@ def test_no_credentials_are_unavailable_and_looked_for_again(
 
 
 def test_an_unknown_profile_is_unavailable(secret: SecretsManagerDriver) -> None:
-    with pytest.raises(UnavailableError, match=r"found no usable AWS credentials \(ProfileNotFound\)"):
+    with pytest.raises(
+        UnavailableError, match=r"^found no such AWS profile \(ProfileNotFound\); correct profile"
+    ):
         fetch(opened(secret, profile="nobody"), {})
 
 

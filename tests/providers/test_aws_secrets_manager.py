@@ -277,6 +277,9 @@ def test_a_binary_secret(secret: SecretsManagerDriver, encoding: Encoding, expec
         assert material == expected
 
 
+AN_OBJECT = "write an object that has the field, or remove the key's field setting"
+
+
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
@@ -285,8 +288,8 @@ def test_a_binary_secret(secret: SecretsManagerDriver, encoding: Encoding, expec
             "is binary and has no field 'key'; remove the key's field setting",
             id="a binary secret has no fields",
         ),
-        pytest.param({"SecretString": "no JSON"}, "is not JSON", id="no JSON"),
-        pytest.param({"SecretString": "[1]"}, "is not a JSON object", id="no object"),
+        pytest.param({"SecretString": "no JSON"}, f"is not JSON; {AN_OBJECT}", id="no JSON"),
+        pytest.param({"SecretString": "[1]"}, f"is not a JSON object; {AN_OBJECT}", id="no object"),
         pytest.param(
             {"SecretString": '{"key": 7}'}, "is a number, not a string", id="a field that is no string"
         ),

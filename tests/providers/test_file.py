@@ -67,6 +67,9 @@ def test_json_field(tmp_path: Path) -> None:
     assert offer.unstaged == f"a json file has no history; {STAGED}"
 
 
+AN_OBJECT = "write an object that has the field, or remove the key's field setting"
+
+
 @pytest.mark.parametrize(
     ("content", "source", "message"),
     [
@@ -74,9 +77,9 @@ def test_json_field(tmp_path: Path) -> None:
         (b"\n", {}, "file {path}: the value is empty (key 'master'; check its encoding and length)"),
         (b"\xff" * 32, {}, "file {path} is not UTF-8 text (byte 0); use encoding: binary for binary values"),
         (b"x" * ((1 << 20) + 1), {}, "file {path} is larger than 1 MiB, which is no key"),
-        (b"{", JSON, "file {path} is not JSON"),
-        (b"[" * 100_000, JSON, "file {path} is not JSON"),
-        (b"[1]", JSON, "file {path} is not a JSON object"),
+        (b"{", JSON, f"file {{path}} is not JSON; {AN_OBJECT}"),
+        (b"[" * 100_000, JSON, f"file {{path}} is not JSON; {AN_OBJECT}"),
+        (b"[1]", JSON, f"file {{path}} is not a JSON object; {AN_OBJECT}"),
         (
             b'{"a": "x", "b": "y"}',
             JSON,

@@ -140,7 +140,8 @@ def test_retry_after(retry_after: str, seconds: float | None) -> None:
 _DENIED = (
     "Vault refuses to read secret secret/app/key; the token's policy needs: "
     'path "secret/data/app/key" { capabilities = ["read"] }; '
-    "if its engine is not mounted at secret/, set mount"
+    "if its engine is not mounted at secret/, set mount; "
+    "or the token has expired or was revoked: it may not even look itself up"
 )
 _MISSING = (
     "Vault has no secret secret/app/key in a KV version 2 engine; check the key's path, or create it; "

@@ -203,9 +203,10 @@ def test_first_login_is_fresh_enough(login: Site) -> None:
 def refused(site: Site, provider: Provider, status: int, method: str) -> None:
     with pytest.raises(UnavailableError) as failure:
         fetch(provider, {})
+    suspects = {"approle": "the role id, and the secret id's age and uses"}
     assert failure.value.reason == (
-        f"Vault refuses the {method} login at auth/{site.name}/login ({status}); check the role, its bound "
-        "claims and the credential's age"
+        f"Vault refuses the {method} login at auth/{site.name}/login ({status}); check auth.mount, "
+        + suspects.get(method, "the role, its bound claims and the token's age")
     )
 
 
@@ -360,8 +361,15 @@ def test_revoked_plain_token(site: Site) -> None:
     provider = site.provider(token=token)
     fetch(provider, {})
     site.bao.root.auth.token.revoke(token)
-    with pytest.raises(DeniedError):
+    with pytest.raises(DeniedError, match=r"; or the token has expired or was revoked: it may not even look"):
         fetch(provider, {})
+
+
+def test_a_token_that_may_not_read(site: Site) -> None:
+    """What may look itself up is a token of Vault's, and only its policy can be wrong."""
+    with pytest.raises(DeniedError) as failure:
+        fetch(site.provider(token=site.bao.token("default")), {})
+    assert "expired" not in failure.value.reason
 
 
 @pytest.mark.parametrize(

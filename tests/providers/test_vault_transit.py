@@ -13,6 +13,7 @@ from agent.errors import DeniedError, MalformedError, MissingError, RefreshError
 from agent.offer import Known
 from agent.providers import open_provider
 from agent.providers.base import Provider, fetch
+from agent.settings import VaultAuth
 from keyferry.material import Material
 from tests.providers.drivers import key, new_value
 from tests.providers.wrapped_drivers import VaultTransitDriver, binding
@@ -102,6 +103,16 @@ def test_failures(store: Store, change: Callable[[Store], object], kind: type, r
     error = only(provider)
     assert type(error) is kind
     assert error.reason == reason.format(path=store.keyring.path, mount=store.mount)
+
+
+def test_a_token_that_is_not_one(store: Store) -> None:
+    """Vault says the same as of a policy that lacks a line."""
+    put(store, entry="1")
+    source = replace(store.source(), auth=VaultAuth(token="no-such-token"))
+    with closing(open_provider(key(source, "vault-transit"), timeout=5.0)) as provider:
+        error = only(provider)
+    assert type(error) is DeniedError
+    assert error.reason.endswith("; or the token has expired or was revoked: it may not even look itself up")
 
 
 MALFORMED = (

@@ -140,6 +140,14 @@ def test_mount_that_is_wrong(secret: Secret) -> None:
     )
 
 
+def test_kv_version_that_is_wrong(secret: Secret) -> None:
+    """A version 1 path on a version 2 engine names another thing, which the policy cannot allow."""
+    with pytest.raises(MalformedError) as caught:
+        secret.fetch(kv_version=1)
+    sentence = f"{secret.mount}/ is a KV version 2 engine; correct or remove the key's kv_version"
+    assert caught.value.reason == sentence
+
+
 def test_purged_versions(either: Secret) -> None:
     """Versions beyond max_versions are not there, and the oldest that is left is not called the first."""
     either.write()
