@@ -13,13 +13,15 @@ Who asks sees to it that there is one call at a time; what came too late is thei
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agent.clock import Moment
 from agent.errors import AgentError, RefreshError, UnavailableError
 from agent.offer import Known, Offer
 from agent.providers.base import Provider, fetch
 from agent.settings import KeySettings
+
+T = TypeVar("T")
 
 
 class Opener(Protocol):
@@ -40,6 +42,19 @@ class Call:
     result: Offer | RefreshError = field(
         default_factory=lambda: UnavailableError("the call ended without an answer"), repr=False
     )
+
+
+def answer(ask: Callable[[], T]) -> T | RefreshError:
+    """Return what ``ask`` brings from a provider that it opens, or why it brings nothing: it never fails."""
+    try:
+        return ask()
+    except RefreshError as error:
+        return error
+    except AgentError as error:
+        return UnavailableError(str(error))
+    except Exception as error:  # noqa: BLE001 - a vendor's code; its text may hold anything, its type does not
+        kind = type(error)
+        return UnavailableError(f"unexpected {kind.__module__}.{kind.__qualname__} at opening it")
 
 
 class Caller:
@@ -67,14 +82,7 @@ class Caller:
 
     def _answer(self, call: Call, key: KeySettings, timeout: float, known: Known) -> None:
         try:
-            call.result = fetch(self._open(key, timeout), known)
-        except RefreshError as error:
-            call.result = error
-        except AgentError as error:
-            call.result = UnavailableError(str(error))
-        except Exception as error:  # noqa: BLE001 - a vendor's code; its text may hold anything, its type does not
-            kind = type(error)
-            call.result = UnavailableError(f"unexpected {kind.__module__}.{kind.__qualname__} at opening it")
+            call.result = answer(lambda: fetch(self._open(key, timeout), known))
         finally:
             self._done(call)
 

@@ -9,10 +9,11 @@ from time import perf_counter
 from typing import NamedTuple
 
 from agent import keyring, schedule
+from agent.call import answer
 from agent.clock import moment
 from agent.commands.hardening import harden
 from agent.commands.look import opened
-from agent.errors import AgentError, RefreshError, UnavailableError
+from agent.errors import RefreshError, UnavailableError
 from agent.exits import Exit
 from agent.loading import load
 from agent.offer import Offer
@@ -86,23 +87,21 @@ def _try_all(settings: Settings) -> list[Finding]:
 
 
 def _try(key: KeySettings, settings: Settings) -> Finding:
-    try:
-        begun = perf_counter()
-        provider = opened(key, settings)
+    result = answer(lambda: _timed(key, settings))
+    if isinstance(result, RefreshError):
+        return _finding(key, settings, result)
+    offer, first, following = result
+    return _finding(key, settings, offer, first=first, following=following)
+
+
+def _timed(key: KeySettings, settings: Settings) -> tuple[Offer, float, float]:
+    """Ask twice; return what there is, and the seconds that the first and the next question took."""
+    begun = perf_counter()
+    with opened(key, settings) as provider:
         offer = fetch(provider, {})
         answered = perf_counter()
         fetch(provider, {})
-        again = perf_counter()
-        provider.close()
-        return _finding(key, settings, offer, first=answered - begun, following=again - answered)
-    except RefreshError as error:
-        return _finding(key, settings, error)
-    except AgentError as error:
-        return _finding(key, settings, UnavailableError(str(error)))
-    except Exception as error:  # noqa: BLE001 - as in agent.call: a vendor's code, of which only the type is told
-        kind = type(error)
-        reason = f"unexpected {kind.__module__}.{kind.__qualname__} at opening it"
-        return _finding(key, settings, UnavailableError(reason))
+        return offer, answered - begun, perf_counter() - answered
 
 
 def _finding(

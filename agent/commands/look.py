@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the key store shows of a key when a command asks, judged as the agent would judge it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -24,8 +26,9 @@ class Look:
     milliseconds: float
 
 
-def opened(key: KeySettings, settings: Settings) -> Provider:
-    """Return the provider of ``key`` for a command; raises ``ConfigError`` where its login works once."""
+@contextmanager
+def opened(key: KeySettings, settings: Settings) -> Iterator[Provider]:
+    """Lend the provider of ``key`` to a command; raises ``ConfigError`` where its login works once."""
     if isinstance(key.source, VaultServer) and key.source.auth.secret_id_wrapped:
         message = (
             f"keys.{key.name}.auth.secret_id_wrapped: is true, and such a secret id works once: this command "
@@ -33,17 +36,18 @@ def opened(key: KeySettings, settings: Settings) -> Provider:
             "wrapped"
         )
         raise ConfigError(message)
-    return open_provider(key, timeout=settings.refresh.timeout)
+    provider = open_provider(key, timeout=settings.refresh.timeout)
+    try:
+        yield provider
+    finally:
+        provider.close()
 
 
 def look(key: KeySettings, settings: Settings) -> Look:
     """Ask the store of ``key``; raises ``RefreshError``, and ``ConfigError`` as ``opened`` does."""
     begun = perf_counter()
-    provider = opened(key, settings)
-    try:
+    with opened(key, settings) as provider:
         offer = fetch(provider, {})
-    finally:
-        provider.close()
     return Look(offer, round((perf_counter() - begun) * 1000, 1))
 
 

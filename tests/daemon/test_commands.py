@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands beside ``run``, with the exit codes and sentences that scripts and people rely on."""
 
+import gc
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from agent.__main__ import main
 from agent.commands import check
 from tests.daemon.agent_process import AgentProcess, eventually
 from tests.daemon.conftest import new_key
+from tests.servers.scripted import Response, ScriptedServer
 
 
 class TestUsage:
@@ -176,6 +178,17 @@ class TestCheck:
         told = capsys.readouterr().out
         assert "\nkey hung (vault): unavailable: " in told
         assert "\nkey master (file): ok" in told
+
+    def test_a_refusal_leaves_no_connection_behind(
+        self, agent: AgentProcess, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A socket that nobody closed is a warning, hence an error here."""
+        with ScriptedServer(lambda _: Response(403, b'{"errors": ["permission denied"]}')) as store:
+            vault = {"provider": "vault", "address": store.address, "path": "a/b", "auth": {"token": "none"}}
+            agent.configure(keys={"refused": vault})
+            assert self.check(agent) == 1
+        assert "\nkey refused (vault): denied: " in capsys.readouterr().out
+        gc.collect()
 
     def test_beside_a_running_agent(self, agent: AgentProcess) -> None:
         agent.start()
