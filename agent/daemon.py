@@ -22,6 +22,7 @@ from agent.clock import Moment, boot_id, moment
 from agent.errors import ConfigError
 from agent.events import Events
 from agent.exits import Exit
+from agent.filestate import FileState, file_state
 from agent.keyset import Keyset
 from agent.loading import Loaded, restart_reasons
 from agent.providers import open_provider
@@ -63,6 +64,7 @@ class Daemon:
         self._config_problems: tuple[str, ...] = ()
         # What the refused configuration fills in: it may be good once they are there.
         self._refused_files: tuple[Path, ...] = ()
+        self._seen: dict[Path, FileState] = {}
         self._services: Services | None = None
         self._is_telling = False
         self._started_up = False
@@ -113,6 +115,8 @@ class Daemon:
         for warning in (*self._loaded.warnings, *warnings):
             self._events.emit("agent.warning", "warning", reason=warning)
         self._keys.configure(self._loaded.settings)
+        # Before anything is fetched: a change from now on is told when the watcher comes, and nothing else.
+        self._seen = {file: file_state(file) for file in self._loaded.watched}
         adopted = self._publication.generation
         if adopted is not None:
             self._keys.adopt(adopted, self._publication.last_status(), self._began)
@@ -223,7 +227,7 @@ class Daemon:
         self._services = Services(
             self._loaded, events=self._events, view=lambda: self.view, changed=self._changed
         )
-        self._services.start()
+        self._services.start(self._seen)
 
     def _end_telling(self) -> None:
         if self._services is not None:

@@ -38,6 +38,12 @@ class Loaded(NamedTuple):
     warnings: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
 
+    @property
+    def watched(self) -> set[Path]:
+        """All files whose change means something: of the configuration, of sources and of logins."""
+        keys = self.settings.keys.values()
+        return {*self.files, *(file for key in keys for file in (*key.source_files, *key.credential_files))}
+
 
 def load(config_path: Path | None, environ: Mapping[str, str]) -> Loaded:
     """Return the settings of ``config_path`` or what else there is; raise ``ConfigError`` with all problems.

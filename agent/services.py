@@ -4,11 +4,12 @@
 They are in a module of their own because importing them takes longer than fetching and publishing a key.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from agent import logs
 from agent.events import Events
+from agent.filestate import FileState
 from agent.loading import Loaded
 from agent.metrics import Metrics
 from agent.view import View
@@ -30,22 +31,24 @@ class Services:
         self._server = Server(loaded.settings.http, view, self._metrics)
         self._watcher = Watcher(loaded.settings.volume.path, notify=changed, warn=self._warn)
 
-    def start(self) -> None:
-        """Begin to log, serve and watch. Raises ``ConfigError`` if HTTP cannot listen."""
+    def start(self, seen: Mapping[Path, FileState] | None = None) -> None:
+        """Begin to log, serve and watch. ``ConfigError`` if HTTP cannot listen.
+
+        ``seen`` is how the files were when they were read.
+        """
         self._events.attach(logs.sink(self._loaded.settings.log), self._metrics.count)
         address = self._server.start()
         if address is not None:
             self._events.emit("http.listening", address=address)
-        self._watcher.start(_files(self._loaded))
-        # What changed between reading and watching would go unseen; looking again is cheap.
-        sources = {file for key in self._loaded.settings.keys.values() for file in key.source_files}
-        self._changed({*self._loaded.files, *sources}, True)  # noqa: FBT003 - as the watcher calls it
+        self._watcher.start(self._loaded.watched, seen)
+        # What changed there before it was watched would go unseen; looking again is cheap.
+        self._changed(self._loaded.files, True)  # noqa: FBT003 - as the watcher calls it
 
     def configure(self, loaded: Loaded, more_files: Iterable[Path] = ()) -> None:
         """Log and watch as ``loaded`` says, and watch ``more_files``; what it may not change was refused."""
         self._loaded = loaded
         self._events.attach(logs.sink(loaded.settings.log), self._metrics.count)
-        self._watcher.watch({*_files(loaded), *more_files})
+        self._watcher.watch({*loaded.watched, *more_files})
 
     def check(self) -> None:
         """Tell it if the watcher has ended by itself. The agent goes on without."""
@@ -60,8 +63,3 @@ class Services:
 
     def _warn(self, reason: str) -> None:
         self._events.emit("agent.warning", "warning", reason=reason)
-
-
-def _files(loaded: Loaded) -> set[Path]:
-    keys = loaded.settings.keys.values()
-    return {*loaded.files, *(file for key in keys for file in (*key.source_files, *key.credential_files))}

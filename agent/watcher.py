@@ -13,7 +13,7 @@ Rules:
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +34,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
+from agent.filestate import FileState, file_state
 from keyferry.layout import STATUS_DIRECTORY
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ _CHANGES: Final[list[type[FileSystemEvent]]] = [
 ]
 
 Notify = Callable[[Collection[Path], bool], None]
-_Signature = tuple[int, ...] | None
 
 
 class Watcher(FileSystemEventHandler):
@@ -76,14 +76,15 @@ class Watcher(FileSystemEventHandler):
         self._warn = warn
         self._observer: BaseObserver | None = None
         self._watches: dict[str, ObservedWatch] = {}
-        self._signatures: dict[Path, _Signature] = {}
+        self._states: dict[Path, FileState] = {}
         self._volume_touched = False
         self._touched = threading.Event()
         self._stopping = False
         self._teller = threading.Thread(target=self._tell_changes, name="watcher", daemon=True)
 
-    def start(self, files: Iterable[Path]) -> None:
-        """Watch ``files`` and the volume."""
+    def start(self, files: Iterable[Path], seen: Mapping[Path, FileState] | None = None) -> None:
+        """Watch ``files`` and the volume; tell at once which files are not as they were ``seen``."""
+        self._states = dict(seen or {})
         try:
             observer = Observer()
             # First, so that a directory that cannot be watched does not keep the others from it.
@@ -94,13 +95,14 @@ class Watcher(FileSystemEventHandler):
             self._observer = observer
             self._schedule(self._volume, recursive=True)
         self.watch(files)
+        self._touched.set()
         self._teller.start()
 
     def watch(self, files: Iterable[Path]) -> None:
         """Watch these files instead of those before. A directory that does not exist is not watched."""
-        wanted = {file: self._signatures.get(file, _signature(file)) for file in files}
+        wanted = {file: self._states[file] if file in self._states else file_state(file) for file in files}
         directories = {str(file.parent.resolve()) for file in wanted if file.parent.is_dir()}
-        self._signatures = wanted
+        self._states = wanted
         if self._observer is None:
             return
         for directory in self._watches.keys() - directories:
@@ -151,10 +153,10 @@ class Watcher(FileSystemEventHandler):
                 self._wait_for_quiet()
             touched, self._volume_touched = self._volume_touched or not heard, False
             # ``watch`` may put others in its place meanwhile.
-            signatures = self._signatures
-            changed = {file for file, before in signatures.items() if _signature(file) != before}
+            states = self._states
+            changed = {file for file, before in states.items() if file_state(file) != before}
             for file in changed:
-                signatures[file] = _signature(file)
+                states[file] = file_state(file)
             if changed or touched:
                 self._notify(changed, touched)
 
@@ -170,12 +172,3 @@ class Watcher(FileSystemEventHandler):
 def _unwatched(what: str, error: OSError) -> str:
     late = f"changes there are noticed within {LOOK_EVERY_SECONDS:g} s, not at once"
     return f"cannot watch {what} ({error.strerror}): {late}"
-
-
-def _signature(file: Path) -> _Signature:
-    """Return what tells one state of the file behind a name from another, ``None`` if there is none."""
-    try:
-        info = file.stat()
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns

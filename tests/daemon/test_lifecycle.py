@@ -76,6 +76,16 @@ class TestRefresh:
         agent.wait_published(rotated)
         assert len(agent.told("refresh.started")) - asked < 51
 
+    def test_a_file_is_asked_once_at_the_start(self, agent: AgentProcess) -> None:
+        """A ciphertext in it would be decrypted at the vendor each time."""
+        agent.configure(refresh={"interval": "1h"})
+        agent.start()
+        agent.wait_for("http.listening")
+        rotated = new_key()
+        agent.write_key(rotated)
+        agent.wait_published(rotated)
+        assert len(agent.told("refresh.started")) == 2
+
     def test_file_event(self, agent: AgentProcess) -> None:
         agent.start()
         agent.wait_ready()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.events import Event, Events
+from agent.filestate import file_state
 from agent.loading import Loaded
 from agent.services import Services
 from agent.settings import FileSource, HttpSettings, KeySettings, Settings, VolumeSettings
@@ -112,6 +113,19 @@ def test_a_burst_is_few_messages(scene: Scene) -> None:
     while not scene.quiet:
         messages += 1
     assert messages < writes / 5
+
+
+def test_what_changed_before_it_was_watched(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.other.write_text("1")
+    seen = {file: file_state(file) for file in (scene.file, scene.other)}
+    _write(scene)
+    scene.watcher.start(seen, seen)
+    try:
+        assert scene.next() == ({scene.file}, False)
+        assert scene.quiet
+    finally:
+        scene.watcher.stop()
 
 
 @pytest.mark.parametrize("name", ["planted", "..gen/planted"])
