@@ -227,8 +227,8 @@ def _unusable(error: exceptions.GoogleAPICallError, ciphertext: Ciphertext) -> R
     details = [detail for detail in error.details if isinstance(detail, PreconditionFailure)]
     if any(violation.type in _GONE for detail in details for violation in detail.violations):
         return MissingError(
-            f"the KMS key version that wrapped {ciphertext.place} is destroyed, or scheduled to be: only "
-            "that can be undone"
+            f"the KMS key version that wrapped {ciphertext.place} is destroyed, or scheduled to be; before "
+            "that day, restore and enable it"
         )
     return DeniedError(f"the KMS key version that wrapped {ciphertext.place} is disabled; enable it")
 

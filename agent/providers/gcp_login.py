@@ -68,7 +68,7 @@ class GoogleLogin:
         found = self._read()
         with requests.Session() as session:
             try:
-                found.refresh(_Bounded(session, self._deadline, self._ca_file))
+                found.refresh(_Bounded(session, self._deadline, self._ca_file, self._silence()))
             except (exceptions.GoogleAuthError, ValueError):
                 # `from None`: the library's texts hold answers' bodies.
                 message = f"Google gives no token for {self}; {self._advice()}"
@@ -105,6 +105,11 @@ class GoogleLogin:
         )
         raise UnavailableError(message)
 
+    def _silence(self) -> str:
+        if self._credentials_file is None:
+            return f"{_METADATA} gives no answer; outside Google Cloud, set credentials_file"
+        return "the login at Google got no answer; check the network policy, the proxy and ca_file"
+
     def _advice(self) -> str:
         if self._credentials_file is None:
             return "bind the pod's service account to Google's (Workload Identity), or set credentials_file"
@@ -114,9 +119,12 @@ class GoogleLogin:
 class _Bounded:
     """Makes the library's requests, each once and by the deadline, and raises what is no answer."""
 
-    def __init__(self, session: requests.Session, deadline: float, ca_file: Path | None) -> None:
+    def __init__(
+        self, session: requests.Session, deadline: float, ca_file: Path | None, silence: str
+    ) -> None:
         self._request = Request(session)
         self._deadline = deadline
+        self._silence = silence
         # For each request and not for the session, whose own is overruled by REQUESTS_CA_BUNDLE.
         self._verify = True if ca_file is None else str(ca_file)
 
@@ -126,8 +134,7 @@ class _Bounded:
             # A redirect would carry a credential to a place that nobody configured.
             response = self._request(url, *args, **kwargs, verify=self._verify, allow_redirects=False)
         except exceptions.TransportError:
-            message = "the login at Google got no answer; check the network policy, the proxy and ca_file"
-            raise UnavailableError(message) from None
+            raise UnavailableError(self._silence) from None
         if response.status == 429 or response.status >= 500:  # noqa: PLR2004 - HTTP's own numbers
             message = f"the login at Google is out of service for the moment ({response.status})"
             raise UnavailableError(message)

@@ -75,8 +75,8 @@ DENIED = (
     "roles/cloudkms.cryptoKeyDecrypter on it to the account of credentials_file {file}"
 )
 GONE = (
-    "the KMS key version that wrapped version 1 in file {ring} is destroyed, or scheduled to be: only that "
-    "can be undone"
+    "the KMS key version that wrapped version 1 in file {ring} is destroyed, or scheduled to be; before "
+    "that day, restore and enable it"
 )
 UNAUTHENTICATED = (
     "does not accept the token of credentials_file {file}; check that the key or the account was not "
@@ -290,6 +290,18 @@ def test_a_refused_login_is_unavailable(
     assert "made up" not in error.reason
     assert len(store.identity.requests) == 1
     assert store.kms.calls == 0
+
+
+def test_a_machine_that_is_not_googles(
+    store: Store, on_google: GcpKmsSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first thing that whoever forgot the credentials sees."""
+    monkeypatch.setattr(_metadata, "_GCE_METADATA_HOST", "127.0.0.1:1")
+    store.put(new_value())
+    error = failure(opened(store, on_google))
+    assert type(error) is UnavailableError
+    sentence = "the metadata server gives no answer; outside Google Cloud, set credentials_file"
+    assert error.reason == sentence
 
 
 def test_a_login_that_cannot_be_renewed_yet(store: Store, federated: GcpKmsSource) -> None:
