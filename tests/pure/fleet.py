@@ -10,6 +10,10 @@ What it watches for is told in ``Fleet.problems``:
   Within the bound is a replica whose app looks at a refresh that began no longer ago than
   ``schedule.longest_staleness`` and the check interval.
 - "runs backwards": a replica goes on to a version that stands before its last one.
+- "is not released": a replica encrypts with a version that its store has made and not released.
+
+A version that was ordered at once may be missing for a bound: then ``Fleet.foretold`` tells, and from then on
+``Fleet.problems`` does, where some replica within its bound still lacks it or does not use it.
 
 Times are seconds; the store's and each replica's clock differ from the true one by a constant of their own.
 """
@@ -25,7 +29,7 @@ from itertools import count
 
 from agent import keyring, schedule
 from agent.errors import MissingError, RefreshError, UnavailableError
-from agent.offer import Known, Offer, Offered
+from agent.offer import UNRELEASED, Known, Offer, Offered
 from agent.settings import EnvSource, KeySettings, RefreshSettings, RotationSettings
 from keyferry.layout import (
     CHECK_INTERVAL_SECONDS,
@@ -60,20 +64,37 @@ class Store:
     def ids(self) -> list[str]:
         return [version.id for version in self._versions]
 
+    @property
+    def pending(self) -> list[str]:
+        return [version.id for version in self._versions if version.activates_at == UNRELEASED]
+
+    @property
+    def readable(self) -> list[str]:
+        """The versions that are released and not deleted."""
+        return [id_ for id_ in self.ids if id_ not in self.gone and id_ not in self.pending]
+
     def put(
         self, id_: str, *, now: float, created_at: float | None, activates_at: float | None = None
     ) -> None:
-        """Show a new version, or one that was there before, as the newest."""
-        old = next((version for version in self._versions if version.id == id_), None)
-        material = old.material if old else Material(secrets.token_urlsafe(32).encode())
+        """Show a new version, or one that was there before, as the newest: only pending ones are after it."""
+        old = self._take(id_)
+        material = Material(secrets.token_urlsafe(32).encode())
         first = not self._versions
-        self._versions = [version for version in self._versions if version.id != id_]
-        self._versions.append(old or Offered(id_, created_at, material, first, activates_at))
-        self._show(now)
+        self._place(old or Offered(id_, created_at, material, first, activates_at), now)
 
     def release(self, id_: str, *, now: float) -> None:
         """State no time of activation any more: a version that was pending may be used."""
-        self._versions = [v._replace(activates_at=None) if v.id == id_ else v for v in self._versions]
+        version = self._take(id_)
+        assert version is not None
+        self._place(version._replace(activates_at=None), now)
+
+    def give_up(self, id_: str, *, now: float, shown: bool) -> None:
+        """Never release a pending version: show it among the older ones, as AWS does, or not any more."""
+        version = self._take(id_)
+        assert version is not None
+        if shown:
+            newest = len(self._versions) - len(self.pending) - 1
+            self._versions.insert(newest, version._replace(activates_at=None))
         self._show(now)
 
     def delete(self, id_: str, *, now: float) -> None:
@@ -89,6 +110,18 @@ class Store:
     def offer(self, time: float) -> Offer:
         """Return what was shown at ``time``; the same object as long as it is the same."""
         return self._offers[bisect_right(self._times, time) - 1]
+
+    def _take(self, id_: str) -> Offered | None:
+        old = next((version for version in self._versions if version.id == id_), None)
+        self._versions = [version for version in self._versions if version.id != id_]
+        return old
+
+    def _place(self, version: Offered, now: float) -> None:
+        end = len(self._versions)
+        if version.activates_at != UNRELEASED:
+            end -= len(self.pending)
+        self._versions.insert(end, version)
+        self._show(now)
 
     def _show(self, now: float) -> None:
         shown = self._versions if self._shown is None else self._versions[-self._shown :]
@@ -179,6 +212,8 @@ class Fleet:
         self.now = START
         self.replicas: list[Replica] = []
         self.problems: list[str] = []
+        self.foretold: list[str] = []
+        self._at_once: dict[str, float] = {}
         self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
         self._used: set[str] = set()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -211,6 +246,11 @@ class Fleet:
     def restart(self, replica: Replica) -> None:
         replica.restart(self.now)
         self._call(replica, replica.process)
+
+    def at_once(self, id_: str, *, until: float) -> None:
+        """Expect of a version that some lack it, and all within their bound use it after ``until``."""
+        self._at_once[id_] = until
+        self.at(until + _TICK, lambda: self._check_use(id_))
 
     def step_clock(self, replica: Replica, offset: float) -> None:
         replica.offset = offset
@@ -256,8 +296,13 @@ class Fleet:
     def _publish(self, replica: Replica) -> None:
         if replica.held is None:
             return
-        shown = replica.published(self.now)
-        view = View(shown, frozenset(version.id for version in shown.versions), replica.last_success)
+        shown, before = replica.published(self.now), replica.view
+        # Mostly nothing is new, and this is what a large fleet does most.
+        if before is not None and before.keyring is shown:
+            ids = before.ids
+        else:
+            ids = frozenset(version.id for version in shown.versions)
+        view = View(shown, ids, replica.last_success)
 
         def look() -> None:
             if replica in self.replicas and (replica.view is None or replica.view.began <= view.began):
@@ -276,6 +321,8 @@ class Fleet:
         active = versions[active_index(versions, clock)].id
         if active != replica.active:
             self._check_order(replica, view.keyring, active)
+            if active in self.store.pending:
+                self._tell(f"{replica.name} uses {active}, which is not released")
             replica.active = active
             self._encrypt(active)
         self._check_view(replica)
@@ -300,19 +347,32 @@ class Fleet:
                 self._check_view(replica)
 
     def _check_view(self, replica: Replica) -> None:
-        view = replica.view
-        if view is None or self.now - view.began > replica.limit:
-            return
-        missing = self._used - view.ids - self.store.gone
+        view = self._view_within_bound(replica)
+        missing = self._used - view.ids - self.store.gone if view else None
         if missing:
-            self.problems.append(f"{self.now - START:.3f}: {replica.name} cannot decrypt {sorted(missing)}")
+            foretold = all(self.now <= self._at_once.get(id_, 0.0) for id_ in missing)
+            self._tell(f"{replica.name} cannot decrypt {sorted(missing)}", foretold=foretold)
+
+    def _check_use(self, id_: str) -> None:
+        for replica in self.replicas:
+            self._check_view(replica)
+            view = self._view_within_bound(replica)
+            if view and id_ not in self.store.gone:
+                order = [version.id for version in view.keyring.versions]
+                if id_ not in order or replica.active not in order[order.index(id_) :]:
+                    self._tell(f"{replica.name} does not use {id_} but {replica.active}")
+
+    def _view_within_bound(self, replica: Replica) -> View | None:
+        view = replica.view
+        return view if view and self.now - view.began <= replica.limit else None
 
     def _check_order(self, replica: Replica, shown: Keyring, active: str) -> None:
         order = [version.id for version in shown.versions if version.activates_at is not None]
         if replica.active in order and order.index(active) < order.index(replica.active):
-            self.problems.append(
-                f"{self.now - START:.3f}: {replica.name} runs backwards, {replica.active} to {active}"
-            )
+            self._tell(f"{replica.name} runs backwards, {replica.active} to {active}")
+
+    def _tell(self, problem: str, *, foretold: bool = False) -> None:
+        (self.foretold if foretold else self.problems).append(f"{self.now - START:.3f}: {problem}")
 
 
 def tight_delay(

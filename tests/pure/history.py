@@ -7,12 +7,17 @@ A plan says nothing but what happens when, so that Hypothesis can shrink it and 
 from dataclasses import dataclass
 
 from agent import keyring, schedule
+from agent.offer import UNRELEASED
 from agent.settings import RefreshSettings
+from keyferry.times import to_millis
 from tests.pure.fleet import START, Fleet, Replica, Store, tight_delay
 
 EVENTS = (
     "rotate",
     "merge late",
+    "schedule",
+    "make pending",
+    "end pending",
     "roll back",
     "delete",
     "new pod",
@@ -22,6 +27,8 @@ EVENTS = (
     "interval",
     "hup",
 )
+# What promises less: some decrypts may fail, for a bound.
+AT_ONCE = "rotate now"
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class History:
         self.plan = plan
         self.delay = tight
         self.store = Store()
+        self.versions = 1
+        self.stated: set[str] = set()
         self.store.put("1", now=START - 10 * tight, created_at=START - 10 * tight)
         self.fleet = Fleet(self.store, seed=plan.seed, old_records=plan.keep_versions is None)
         self.settled_at = START
@@ -76,25 +85,71 @@ class History:
     def pick(self, which: int) -> Replica:
         return self.fleet.replicas[which % len(self.fleet.replicas)]
 
-    def publish(self, created_at: float) -> None:
-        now = self.fleet.now
-        self.store.put(str(len(self.store.ids) + 1), now=now, created_at=created_at)
-        self.settled_at = now + self.delay + self.plan.clock_skew
+    def publish(self, created_at: float, activates_at: float | None = None) -> str:
+        """Publish a version, and let everything be settled when all use it, by the bound."""
+        self.versions += 1
+        id_, now = str(self.versions), self.fleet.now
+        self.store.put(id_, now=now, created_at=created_at, activates_at=activates_at)
+        if activates_at != UNRELEASED:
+            self.settle_at(max(now + self.delay, activates_at or now))
+            if activates_at is not None:
+                self.stated.add(id_)
+        return id_
+
+    def settle_at(self, time: float) -> None:
+        self.settled_at = max(self.settled_at, time + self.plan.clock_skew)
+
+    def by_the_store(self, how: float) -> float:
+        """Return the time by the store's clock, as it writes it."""
+        return to_millis(self.fleet.now + self.plan.clock_skew * (how - 0.5))
 
     def rotate(self, _which: int, how: float) -> None:
-        self.publish(self.fleet.now + self.plan.clock_skew * (how - 0.5))
+        self.publish(self.by_the_store(how))
+
+    def rotate_now(self, _which: int, how: float) -> None:
+        """State that it activates when it was created."""
+        created_at = self.by_the_store(how)
+        self.fleet.at_once(self.publish(created_at, created_at), until=self.fleet.now + self.delay)
 
     def merge_late(self, _which: int, how: float) -> None:
         """Publish long after creation: a keyring merged late, a store's clock that is slow or steps back."""
         self.publish(self.fleet.now - 3 * self.delay * how)
         self.late()
 
+    def schedule(self, _which: int, how: float) -> None:
+        """State when a version activates, as a keyring may: once everybody has it, by the bound."""
+        now = self.fleet.now
+        self.publish(now - 3 * self.delay * how, to_millis(now + self.delay * (1 + how)))
+
+    def make_pending(self, _which: int, how: float) -> None:
+        self.publish(self.by_the_store(how), UNRELEASED)
+
+    def end_pending(self, which: int, how: float) -> None:
+        """Release a version that is pending, or give it up."""
+        pending, now = self.store.pending, self.fleet.now
+        if not pending:
+            return
+        if how < 0.5:
+            self.store.release(pending[which % len(pending)], now=now)
+        else:
+            self.store.give_up(pending[which % len(pending)], now=now, shown=how < 0.75)
+        self.settle_at(now + self.delay)
+        self.late_where_versions_are_dropped()
+
     def roll_back(self, which: int, _how: float) -> None:
-        there = [id_ for id_ in self.store.ids if id_ not in self.store.gone]
-        self.store.put(there[which % len(there)], now=self.fleet.now, created_at=None)
-        self.settled_at = self.fleet.now + self.delay
+        """Roll back, but not to a stated time where versions are dropped: that is obeyed, never staged."""
+        there = self.store.readable
         if self.plan.keep_versions is not None:
-            # Others may no longer have it: to a new pod that is a late publication.
+            there = [id_ for id_ in there if id_ not in self.stated]
+        if not there:
+            return
+        self.store.put(there[which % len(there)], now=self.fleet.now, created_at=None)
+        self.settle_at(self.fleet.now + self.delay)
+        self.late_where_versions_are_dropped()
+
+    def late_where_versions_are_dropped(self) -> None:
+        """Take it for a late publication: to a new pod it looks as old as its creation is."""
+        if self.plan.keep_versions is not None:
             self.late()
 
     def late(self) -> None:
@@ -107,7 +162,7 @@ class History:
 
     def delete(self, which: int, _how: float) -> None:
         """Delete a version, unless everybody would have to go on with one that not everybody has yet."""
-        there = [id_ for id_ in self.store.ids if id_ not in self.store.gone]
+        there = self.store.readable
         if self.plan.keep_versions is not None:
             # Without the newest the one before it serves again, which others may no longer have.
             there = there[:-1]

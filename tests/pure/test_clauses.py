@@ -224,6 +224,16 @@ def released_in_the_end() -> Fleet:
     return story.end()
 
 
+def ordered_at_once() -> Fleet:
+    story = Story()
+    two(story)
+    story.until(310)
+    now = story.fleet.now
+    story.store.put("2", now=now, created_at=now, activates_at=now)
+    story.fleet.at_once("2", until=now + DELAY)
+    return story.end()
+
+
 class Unlucky(Replica):
     """Cannot read one version for some time, though it is answered."""
 
@@ -407,7 +417,12 @@ CLAUSES = {
         in_keyring("_has_come", lambda *_: True),
         "cannot decrypt ['2']",
     ),
-    "what its store has not released is not used": Clause(never_released, "1", without_the_store_s_word, ""),
+    "what its store has not released is not used": Clause(
+        never_released, "1", without_the_store_s_word, "a uses 2, which is not released"
+    ),
+    "what was ordered at once is used before the bound is over": Clause(
+        ordered_at_once, "2", without_the_store_s_word, "a does not use 2 but 1"
+    ),
     "what its store has released is used": Clause(released_in_the_end, "2", without_release, ""),
     "a version that was not read is no success": Clause(
         new_version_that_one_replica_cannot_read,
@@ -416,6 +431,14 @@ CLAUSES = {
         "unlucky cannot decrypt ['2']",
     ),
 }
+
+
+def test_what_is_ordered_at_once_costs_decrypts_until_the_last_one_has_refreshed() -> None:
+    """Replica b sees it 350 s after the start and encrypts with it, a 400 s after the start."""
+    fleet = ordered_at_once()
+    failed = [problem.split(": ") for problem in fleet.foretold]
+    assert {problem for _, problem in failed} == {"a cannot decrypt ['2']"}
+    assert all(350 < float(at) < 402 for at, _ in failed)
 
 
 def told(problems: Iterable[str]) -> str:

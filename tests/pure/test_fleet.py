@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotation without a failed decrypt, over fleets that Hypothesis makes up."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.settings import RefreshSettings
-from tests.pure.history import EVENTS, Event, History, Plan
+from tests.pure.history import AT_ONCE, EVENTS, Event, History, Plan
 
 
 @st.composite
@@ -21,7 +23,11 @@ def refreshes(draw: st.DrawFn) -> RefreshSettings:
 
 
 def plans(
-    *, replicas: tuple[int, int], events: tuple[int, int], keep_versions: st.SearchStrategy[int | None]
+    *,
+    replicas: tuple[int, int],
+    events: tuple[int, int],
+    keep_versions: st.SearchStrategy[int | None],
+    kinds: Sequence[str] = EVENTS,
 ) -> st.SearchStrategy[Plan]:
     fraction = st.floats(0, 1)
     # Most rotations go wrong, if they do, within a few gaps of each other.
@@ -34,7 +40,7 @@ def plans(
         keep_versions=keep_versions,
         replicas=st.integers(*replicas),
         events=st.lists(
-            st.builds(Event, after, st.sampled_from(EVENTS), st.integers(0, 1000), fraction),
+            st.builds(Event, after, st.sampled_from(kinds), st.integers(0, 1000), fraction),
             min_size=events[0],
             max_size=events[1],
         ).map(tuple),
@@ -46,6 +52,13 @@ def plans(
 @settings(max_examples=300, deadline=None)
 def test_whatever_is_encrypted_can_be_decrypted_within_the_bound(plan: Plan) -> None:
     """Every record is readable for every replica within its bound, and nobody's activation runs backwards."""
+    assert History(plan).play().problems == []
+
+
+@given(plans(replicas=(2, 6), events=(1, 12), keep_versions=st.none(), kinds=(*EVENTS, AT_ONCE, AT_ONCE)))
+@settings(max_examples=300, deadline=None)
+def test_a_rotation_at_once_is_over_after_a_bound(plan: Plan) -> None:
+    """Until then some replicas lack that version, and no other; then all have it and use it."""
     assert History(plan).play().problems == []
 
 
