@@ -62,10 +62,11 @@ def database(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
     databases = runpy.run_path(str(EXAMPLE / "fedha" / "settings.py"))["DATABASES"]
     monkeypatch.setattr(connections, "settings", connections.configure_settings(databases))
+    # Django made one when it was set up, with the settings of then.
+    forget_connection()
     call_command("migrate", verbosity=0)
     yield
-    connections["default"].close()
-    del connections["default"]
+    forget_connection()
 
 
 @pytest.fixture
@@ -74,6 +75,12 @@ def volume(home: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
     volume = Volume(home / "volume")
     monkeypatch.setattr(settings, "KMS_ADAPTER", FileAdapter(volume.path, check_interval=0))
     return volume
+
+
+def forget_connection() -> None:
+    """Close this thread's connection, and let the next use make another."""
+    connections["default"].close()
+    del connections["default"]
 
 
 def environment(volume: Path) -> dict[str, str]:

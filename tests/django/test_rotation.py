@@ -52,7 +52,7 @@ def manage(*arguments: str, environ: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out + err
 
 
@@ -64,7 +64,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
         pytest.param("vault", 10_000, id="10000 rows, OpenBao", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("database")
 def test_no_row_is_lost_across_two_rotations(
     home: Path, monkeypatch: pytest.MonkeyPatch, provider: Provider, count: int
