@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE := $(wildcard agent adapter/src charts tests benchmarks examples)
+CODE := $(wildcard agent adapter/src charts docs tests benchmarks examples)
 PROVIDER ?= file
 QUICK := not slow and not chart and not e2e
 SHIPPED := $(VENV)/shipped
@@ -75,7 +75,7 @@ bench: build ## measure speed and memory against the goals (ROUNDS=30)
 	@$(BIN)/python -m benchmarks --python $(SHIPPED)/bin/python --rounds $(ROUNDS)
 
 docs: setup ## write the generated references: the configuration and the chart's values
-	@$(BIN)/python -m agent.reference > docs/configuration.md
+	@$(BIN)/python docs/reference.py
 	@$(BIN)/python charts/readme.py
 
 # The slim files share agent.txt's versions, so an image with one provider runs what was tested with all.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/configuration.md from the settings themselves: ``python -m agent.reference``.
+"""Writes configuration.md from the settings themselves: `make docs`.
 
 What a setting means stands once, beside its field; this module only lays it out.
 """
 
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any, Final
 
 from agent.environment import COMMON, DEFAULTS, OF_PROVIDER
@@ -15,6 +16,7 @@ from agent.settings import KeySettings, Settings
 from agent.sources import SOURCES
 from agent.sources.base import About, about_of, name_of, section_of
 
+PAGE: Final = Path(__file__).with_name("configuration.md")
 _INTRODUCTION: Final = f"""\
 <!-- SPDX-License-Identifier: Apache-2.0 -->
 <!-- Written by `make docs` from agent/settings.py and agent/sources/; changes belong there. -->
@@ -40,9 +42,9 @@ setting in its place.
 """
 
 
-def main() -> None:
-    """Print the whole reference."""
-    print("\n".join(_lines()))
+def reference() -> str:
+    """Return the whole page as the settings have it now."""
+    return "\n".join(_lines()) + "\n"
 
 
 def _lines() -> Iterator[str]:
@@ -120,4 +122,4 @@ def _variable(variable: str, provider: str, setting: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(reference())
