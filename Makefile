@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := $(wildcard agent adapter/src charts docs tests benchmarks examples)
 PROVIDER ?= file
-QUICK := not slow and not chart and not e2e
+QUICK := not slow and not chart and not cluster and not e2e
 SHIPPED := $(VENV)/shipped
 ROUNDS ?= 30
 JOBS ?= 2
@@ -24,7 +24,7 @@ RULES := $(addprefix tests/,adapter publisher pure settings unit)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup demo test test-slow coverage lint format bench docs lock build image chart e2e clean
+.PHONY: help setup demo test test-slow coverage lint format bench docs lock build image chart cluster e2e clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,13 @@ $(VENV)/kubernetes/.installed: requirements/kubernetes.txt tests/kubernetes/tool
 
 chart: setup $(VENV)/kubernetes/.installed ## lint, render and check the chart, the policies and the examples with Helm 3 and 4
 	@$(BIN)/python -m pytest -q -m chart
+
+$(VENV)/kubernetes/.built: tests/kubernetes/programs/go.mod tests/kubernetes/programs/go.sum .ci/programs | $(VENV)/kubernetes/.installed
+	@.ci/programs $(VENV)/kubernetes
+	@touch $@
+
+cluster: setup $(VENV)/kubernetes/.built ## hold chart and alerts against a real API server and promtool, which it builds (Go)
+	@$(BIN)/python -m pytest -q -m cluster
 
 e2e: setup image $(VENV)/kubernetes/.installed ## run the image, and pods as the chart renders them, with a real key store (root)
 	@$(BIN)/python -m pytest -q -m e2e

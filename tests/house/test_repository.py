@@ -15,7 +15,7 @@ COMPILED = sorted(REQUIREMENTS.glob("*.txt"))
 
 TAG = "SPDX-License-Identifier: Apache-2.0"
 # Formats without comments, what tools write, and the licence itself.
-UNTAGGED = re.compile(r"(.*/)?(LICENSE|py\.typed)|requirements/.*\.txt|.*\.(json|svg|png)")
+UNTAGGED = re.compile(r"(.*/)?(LICENSE|py\.typed)|requirements/.*\.txt|.*\.sum|.*\.(json|svg|png)")
 
 _PINNED = re.compile(r"([a-z0-9][a-z0-9._-]*)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)")
 _HOST = re.compile(r"://|\b[a-z0-9-]+\.(?:org|com|net|io|dev|cloud)\b|^-|\s@\s", re.IGNORECASE)

