@@ -28,6 +28,7 @@ from agent.providers.aws_versions import (
     in_order,
     is_pending,
     labels_of,
+    listed,
     refuse_deleted,
     room_warning,
     seconds,
@@ -36,8 +37,6 @@ from agent.providers.aws_versions import (
 from agent.providers.values import field_material, json_object, raw_material
 from agent.settings import KeySettings, SecretsManagerSource
 from keyferry.material import Material
-
-_PAGE_SIZE: Final = 100
 
 _NO_LIST: Final = (
     "the policy forbids to list the secret's versions: only those with a label are read, none older than "
@@ -73,7 +72,7 @@ class SecretsManagerProvider:
         self._session.begin()
         # After a failure everything is looked at again.
         remembered, self._listing = self._listing, None
-        described = self._probe("DescribeSecret")
+        described = self._described()
         if described is not None:
             refuse_deleted(described, self._thing)
         listing = self._listing = self._look(described, remembered)
@@ -100,10 +99,10 @@ class SecretsManagerProvider:
             warnings.append(_LOOKS_LIKE_JSON)
         return Offer(tuple(versions), warnings=tuple(warnings))
 
-    def _probe(self, operation: str, **parameters: object) -> Mapping[str, Any] | None:
-        """Return AWS's answer, ``None`` if the policy forbids to ask."""
+    def _described(self) -> Mapping[str, Any] | None:
+        """Return what AWS says of the secret, ``None`` if the policy forbids to ask."""
         try:
-            return self._ask(operation, self._thing, parameters, probe=True)
+            return self._ask("DescribeSecret", self._thing, {}, probe=True)
         except DeniedError:
             return None
 
@@ -114,31 +113,24 @@ class SecretsManagerProvider:
         seen = None if described is None else (described["ARN"], described.get("LastChangedDate"), labels)
         if seen is not None and remembered is not None and remembered.seen == seen:
             return remembered
-        listed = self._list()
-        if listed is None:
+        versions = self._versions()
+        if versions is None:
             if labels is None:
                 return None
             return Listing(
                 seen, tuple(Listed(id_, None, found) for id_, found in labels.items()), complete=False
             )
         # The list may lag behind: it is only remembered if it shows the same labels.
-        if labels != {version.id: version.labels for version in listed if version.labels}:
+        if labels != {version.id: version.labels for version in versions if version.labels}:
             seen = None
-        return Listing(seen, listed, complete=True)
+        return Listing(seen, versions, complete=True)
 
-    def _list(self) -> tuple[Listed, ...] | None:
-        versions: list[Listed] = []
-        page: dict[str, object] = {"IncludeDeprecated": True, "MaxResults": _PAGE_SIZE}
-        while True:
-            answer = self._probe("ListSecretVersionIds", **page)
-            if answer is None:
-                return None
-            for version in answer.get("Versions", ()):
-                labels = frozenset(version.get("VersionStages", ()))
-                versions.append(Listed(version["VersionId"], seconds(version["CreatedDate"]), labels))
-            if not answer.get("NextToken"):
-                return tuple(versions)
-            page["NextToken"] = answer["NextToken"]
+    def _versions(self) -> tuple[Listed, ...] | None:
+        """Return all versions, ``None`` if the policy forbids to list them."""
+        try:
+            return listed(lambda page: self._ask("ListSecretVersionIds", self._thing, page, probe=True))
+        except DeniedError:
+            return None
 
     def _offered(self, version: Listed, known: Known, first: str | None) -> Offered | None:
         """Return what is offered of ``version``; ``None`` if it is pending and has no value yet."""
@@ -176,11 +168,11 @@ class SecretsManagerProvider:
             with suppress(MissingError):
                 answer = self._value(VersionStage=label)
                 answers.setdefault(answer["VersionId"], answer)
-        listed = [
+        found = [
             Listed(id_, seconds(answer["CreatedDate"]), frozenset(answer["VersionStages"]))
             for id_, answer in answers.items()
         ]
-        for version in in_order(listed):
+        for version in in_order(found):
             material = self._material(answers[version.id])
             activates_at = stated(version, version.created_at)
             yield Offered(version.id, version.created_at, material, activates_at=activates_at)

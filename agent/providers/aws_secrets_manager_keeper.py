@@ -21,7 +21,15 @@ from typing import Any, Final
 from agent.errors import AgentError, ConfigError, MissingError
 from agent.providers.aws import AwsSession
 from agent.providers.aws_errors import TakenError
-from agent.providers.aws_versions import AT_ONCE, CURRENT, PENDING, PREVIOUS, VERSIONS_KEPT, refuse_deleted
+from agent.providers.aws_versions import (
+    AT_ONCE,
+    CURRENT,
+    PENDING,
+    PREVIOUS,
+    VERSIONS_KEPT,
+    listed,
+    refuse_deleted,
+)
 from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation
 from agent.providers.values import json_object
 from agent.settings import KeySettings, SecretsManagerSource
@@ -123,15 +131,7 @@ class SecretsManagerKeeper:
         return str(answer["VersionId"])
 
     def _version_ids(self) -> list[str]:
-        """Return the ids of all versions, also of those without a label."""
-        ids: list[str] = []
-        page: dict[str, object] = {"IncludeDeprecated": True, "MaxResults": 100}
-        while True:
-            answer = self._ask("ListSecretVersionIds", **page)
-            ids += [version["VersionId"] for version in answer.get("Versions", ())]
-            if not answer.get("NextToken"):
-                return ids
-            page["NextToken"] = answer["NextToken"]
+        return [version.id for version in listed(lambda page: self._ask("ListSecretVersionIds", **page))]
 
     def _value(self, fields: Mapping[str, object], material: Material) -> Mapping[str, object]:
         if self._source.field is not None:

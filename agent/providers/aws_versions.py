@@ -13,7 +13,7 @@ Rules:
 - Secrets Manager keeps the newest 100 versions: the oldest of a shorter list is the first that ever was.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +28,7 @@ AT_ONCE: Final = "keyferry-activates-at-once"
 
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
 VERSIONS_KEPT: Final = 100
+_PAGE_SIZE: Final = 100
 
 
 class Listed(NamedTuple):
@@ -44,6 +45,20 @@ class Listing(NamedTuple):
     seen: object
     versions: tuple[Listed, ...]
     complete: bool
+
+
+def listed(ask: Callable[[Mapping[str, object]], Mapping[str, Any]]) -> tuple[Listed, ...]:
+    """Return all versions, also those without a label; ``ask`` makes one call of ListSecretVersionIds."""
+    versions: list[Listed] = []
+    page: dict[str, object] = {"IncludeDeprecated": True, "MaxResults": _PAGE_SIZE}
+    while True:
+        answer = ask(page)
+        for version in answer.get("Versions", ()):
+            labels = frozenset(version.get("VersionStages", ()))
+            versions.append(Listed(version["VersionId"], seconds(version["CreatedDate"]), labels))
+        if not answer.get("NextToken"):
+            return tuple(versions)
+        page["NextToken"] = answer["NextToken"]
 
 
 def labels_of(described: Mapping[str, Any]) -> dict[str, frozenset[str]]:

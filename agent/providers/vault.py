@@ -85,8 +85,10 @@ class VaultProvider:
         data = answer.data.document
         material = field_material(data, self._source.field, secret)
         # Without a ttl of its own, lease_duration is the mount's default and says nothing of the key.
-        ttl = answer.document.get("lease_duration") if "ttl" in data else None
-        return unversioned(material, self._key, secret, unstaged=V1_UNSTAGED, ttl_seconds=ttl)
+        ttl = Fields(answer.document, "Vault's answer").number("lease_duration") if "ttl" in data else 0.0
+        return unversioned(
+            material, self._key, secret, unstaged=V1_UNSTAGED, ttl_seconds=ttl if ttl > 0 else None
+        )
 
     def _read_v2(self, place: Place, known: Known) -> Offer:
         answer = self._session.read(place.api("metadata"))

@@ -166,7 +166,7 @@ def test_an_unchanged_secret_costs_one_call(secret: SecretsManagerDriver) -> Non
 
 
 def test_all_pages_are_read(secret: SecretsManagerDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.providers.aws_secrets_manager._PAGE_SIZE", 2)
+    monkeypatch.setattr("agent.providers.aws_versions._PAGE_SIZE", 2)
     for _ in range(5):
         secret.put(new_value())
     offer = fetch(secret.provider(), {})

@@ -188,6 +188,31 @@ def test_mount_not_told_version_1(kv_version: int | None) -> None:
     assert [v.material for v in offer.versions] == [Material(V1_SECRET["key"].encode())]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("lease", "ttl"),
+    [
+        (60, 60.0),
+        (0, None),
+        (-1, None),
+        (True, "not a number"),
+        ("abc", "not a number"),
+        (10**400, "too large a number"),
+    ],
+    ids=["a minute", "none", "negative", "true", "a text", "huge"],
+)
+def test_a_ttl_beside_the_value(lease: object, ttl: object) -> None:
+    """Of a proxy's making or not: what is no number of seconds is no answer of Vault's."""
+    secret = {**V1_SECRET, "ttl": "1m"}
+    document = json.dumps({"request_id": "1", "data": secret, "lease_duration": lease}).encode()
+    answer = Response(200, document, {"Content-Type": "application/json"})
+    _, offer = fetch_from(lambda r: answer if r.path == "/v1/secret/app/key" else vault(403), kv_version=1)
+    if isinstance(ttl, str):
+        assert isinstance(offer, UnavailableError)
+        assert f"Vault's answer: lease_duration is {ttl}; Vault at " in offer.reason
+    else:
+        assert offer.ttl_seconds == ttl  # type: ignore[attr-defined]
+
+
 def test_answers_that_end_with_their_connection() -> None:
     """Proxies, and a Vault that goes down, close behind an answer: what is on its way by then is read."""
     secret = {**V1_SECRET, "another": "x" * (1 << 20)}
