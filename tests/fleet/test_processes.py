@@ -29,7 +29,9 @@ ROTATIONS = 50
 # the last one, so that several are on their way at once.
 FOLLOWED = range(0, ROTATIONS, 5)
 KILLED = range(2, ROTATIONS, 4)
-PATIENCE_SECONDS = 30.0
+# Of those that are followed: then an app starts anew beside a dead agent, and uses the new version in time.
+RESTARTED = range(0, ROTATIONS, 10)
+PATIENCE_SECONDS = 60.0
 
 REFRESH = {"interval": "600ms", "timeout": "600ms", "max_backoff": "500ms"}
 # The bound is 4.1 s; the rest is for a machine that does not keep up.
@@ -56,6 +58,7 @@ class Pods:
         self.rotate()
         self.agents = [self._agent(home / f"pod-{number}", rotation) for number in range(PODS)]
         self._apps: list[subprocess.Popen[str]] = []
+        self._names = [f"app-{number}" for number in range(PODS)]
 
     def _agent(self, home: Path, rotation: Mapping[str, str]) -> AgentProcess:
         home.mkdir()
@@ -79,18 +82,27 @@ class Pods:
             agent.start()
         for agent in self.agents:
             self._wait(agent, agent.published)
-        for number, agent in enumerate(self.agents):
-            app = subprocess.Popen(
-                [sys.executable, "-m", "tests.fleet.app", f"app-{number}", str(self.records)],
-                cwd=ROOT,
-                env=os.environ | {"KEYFERRY_DIR": str(agent.volume)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            self._stage.enter_context(app)
-            self._stage.callback(app.kill)
-            self._apps.append(app)
+        self._apps = [self._app(number) for number in range(PODS)]
+
+    def _app(self, number: int) -> subprocess.Popen[str]:
+        app = subprocess.Popen(
+            [sys.executable, "-m", "tests.fleet.app", self._names[number], str(self.records)],
+            cwd=ROOT,
+            env=os.environ | {"KEYFERRY_DIR": str(self.agents[number].volume)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._stage.enter_context(app)
+        self._stage.callback(app.kill)
+        return app
+
+    def restart_app(self, number: int) -> dict[str, Any]:
+        """Let another app take one's place under a name of its own; return what the first one tells."""
+        _, told = self._apps[number].communicate("stop\n", PATIENCE_SECONDS)[0].splitlines()
+        self._names[number] += "-again"
+        self._apps[number] = self._app(number)
+        return dict(json.loads(told))
 
     def rotate(self) -> None:
         self.bao.write("secret", SECRET, key=secrets.token_urlsafe(32))
@@ -102,7 +114,7 @@ class Pods:
 
     def wait_used(self, pods: Sequence[int]) -> None:
         """Wait until these apps have written with the newest version."""
-        wanted = {f"app-{number}" for number in pods}
+        wanted = {self._names[number] for number in pods}
         eventually(lambda: wanted <= self.writers(self.version), within=PATIENCE_SECONDS)
 
     def writers(self, version: int) -> set[str]:
@@ -148,11 +160,12 @@ def home() -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_app_opens_every_record_across_50_rotations(home: Path) -> None:
-    """Six pods, killed agents among them, and not one record that one of the apps cannot open."""
+    """Six pods, killed agents and new apps among them, and not one record that an app cannot open."""
     with ExitStack() as stage:
         pods = Pods(stage, home, STAGED)
         pods.start()
         pods.wait_used(range(PODS))
+        ended = []
         for number in range(ROTATIONS):
             pods.rotate()
             if number in KILLED:
@@ -160,8 +173,16 @@ def test_every_app_opens_every_record_across_50_rotations(home: Path) -> None:
                 agent.stop(signal.SIGKILL)
                 agent.start()
             pods.wait_published(pods.agents)
+            dead = None
+            if number in RESTARTED:
+                pod = RESTARTED.index(number) % PODS
+                dead = pods.agents[pod]
+                dead.stop(signal.SIGKILL)
+                ended.append(pods.restart_app(pod))
             if number in FOLLOWED:
                 pods.wait_used(range(PODS))
+            if dead:
+                dead.start()
         pods.wait_used(range(PODS))
         told = pods.finish()
         records = pods.count()
@@ -169,7 +190,10 @@ def test_every_app_opens_every_record_across_50_rotations(home: Path) -> None:
     everything = {"decrypted": records, "failures": 0, "failure": None}
     assert [tell["all_again"] for tell in told] == [{"encrypted": 0, **everything}] * PODS
     assert [tell["fresh"] | everything for tell in told] == [tell["fresh"] for tell in told]
-    assert sum(tell["fresh"]["encrypted"] for tell in told) == records
+    assert [tell[when]["failure"] for tell in ended for when in ("fresh", "all_again")] == [None] * 2 * len(
+        RESTARTED
+    )
+    assert sum(tell["fresh"]["encrypted"] for tell in (*told, *ended)) == records
 
 
 @pytest.mark.slow
