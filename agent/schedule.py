@@ -6,7 +6,7 @@ Rules:
 - Pure: durations in, durations out; ``chance`` is a uniform random number in [0, 1). All are seconds.
 - Two successful refreshes of a healthy replica are never further apart than ``longest_gap``.
 - A failure backs off exponentially and at random, so that a fleet does not return in step. The provider's own
-  wish (Retry-After, a lockout) comes on top; it may exceed the interval.
+  wish (Retry-After, a lockout) comes on top; it may exceed the interval, and never an hour.
 """
 
 from typing import Final
@@ -20,6 +20,9 @@ MOUNT_DELAY_SECONDS: Final = 180.0
 
 # A refusal is confirmed by 3 tries over at least a minute (health.py); asking faster proves nothing.
 DENIED_RETRY_SECONDS: Final = 30.0
+
+# A lockout or a quota is over by then. A maintenance page that asks for a day is not to be obeyed.
+LONGEST_WISH_SECONDS: Final = 3600.0
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 # 2**16 half seconds is beyond any sensible max_backoff; a larger exponent would only overflow.
@@ -73,4 +76,4 @@ def after_failure(
         # Half of it is certain: a full jitter down to zero would hammer a store that has just failed.
         wait = min(refresh.max_backoff, ceiling) * (0.5 + chance / 2)
     # Added, not the maximum of both: all whom the store told the same would come back at the same moment.
-    return wait + (retry_after_seconds or 0.0)
+    return wait + min(max(retry_after_seconds or 0.0, 0.0), LONGEST_WISH_SECONDS)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.schedule import (
     DENIED_RETRY_SECONDS,
+    LONGEST_WISH_SECONDS,
     MOUNT_DELAY_SECONDS,
     after_failure,
     after_success,
@@ -70,6 +71,9 @@ FAILURES = {
     "asked to wait": (1, 1.0, False, 20.0, 20.5),
     "asked to wait beyond the interval": (1, 0.0, False, 600.0, 600.25),
     "denied and locked out": (3, 0.0, True, 900.0, 930.0),
+    "asked to wait for a day": (1, 1.0, False, 86_400.0, 3600.5),
+    "asked to wait for ever": (1, 1.0, False, math.inf, 3600.5),
+    "asked to come back in the past": (1, 1.0, False, -60.0, 0.5),
 }
 
 
@@ -115,11 +119,11 @@ def test_a_backoff_never_shrinks_as_failures_go_on(
 
 
 @given(refreshes, st.integers(1, 1000), chances, st.booleans(), durations)
-def test_the_store_is_never_asked_sooner_than_it_wishes(
+def test_the_store_is_not_asked_sooner_than_it_wishes_unless_it_wishes_too_much(
     refresh: RefreshSettings, failures: int, chance: float, denied: bool, asked: float
 ) -> None:
     wait = after_failure(refresh, failures=failures, chance=chance, denied=denied, retry_after_seconds=asked)
-    assert wait > asked
+    assert wait > min(asked, LONGEST_WISH_SECONDS)
 
 
 @given(refreshes, st.floats(0, 1e4), chances, chances)
