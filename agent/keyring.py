@@ -180,10 +180,15 @@ def _activates_at(
     if held:
         # Creation may be long before publication, and the last refresh is before it by up to a whole
         # interval, or by an outage. That it is here now is the one thing known to be later.
-        return to_millis(max(now, created_at or now) + rules.activation_delay)
+        return _staged(max(now, created_at or now), rules)
     if offered.first or created_at is None:
         return to_millis(min(now, created_at or now))
-    return to_millis(created_at + rules.activation_delay)
+    return _staged(created_at, rules)
+
+
+def _staged(since: float, rules: Rules) -> float:
+    # No file can hold a later time than that of what is not released.
+    return min(to_millis(since + rules.activation_delay), UNRELEASED)
 
 
 def _take(

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
-from agent.directory import Directory, ForeignError, seal
+from agent.directory import MAX_FILE_BYTES, Directory, ForeignError, seal
 from agent.errors import PublishError, VolumeError
 from agent.settings import VolumeSettings
 from agent.volume import target_group
@@ -159,6 +159,8 @@ def _document(generation: Generation) -> tuple[bytes, str | None]:
     try:
         document = serialize(generation)
         parse(document)
+        if len(document) > MAX_FILE_BYTES:
+            return b"", f"{KEYRING_FILE} would have {len(document)} bytes; allowed: {MAX_FILE_BYTES}"
     # Besides DocumentError: half of a surrogate pair in a provider's id, and times beyond the year 9999.
     except (ValueError, OverflowError) as error:
         return b"", str(error)

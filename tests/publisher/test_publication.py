@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.directory import MAX_FILE_BYTES
 from agent.errors import PublishError
 from agent.publisher import RETIRE_AFTER_SECONDS, RETRY_AFTER_SECONDS, Publisher
 from keyferry.layout import DATA_LINK, KEYRING_FILE, Keyring, Version, parse, serialize
@@ -289,6 +290,13 @@ def _surrogate(keyring: Keyring) -> Keyring:
             lambda keyring: keyring._replace(versions=(keyring.versions[0]._replace(created_at=1e12),)),
             "date value out of range",
             id="no such year",
+        ),
+        pytest.param(
+            lambda keyring: keyring._replace(
+                versions=(keyring.versions[0]._replace(material=Material(b"x" * MAX_FILE_BYTES)),)
+            ),
+            f"keyring.json would have {MAX_FILE_BYTES + 430} bytes; allowed: {MAX_FILE_BYTES}",
+            id="larger than anybody reads",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from agent.errors import (
     UnavailableError,
 )
 from agent.keyring import Rules, known, merge, pruned, withdrawn
-from agent.offer import Offer, Offered
+from agent.offer import UNRELEASED, Offer, Offered
 from agent.settings import EnvSource, KeySettings
 from keyferry.layout import Generation, Keyring, Version, active_index, parse, serialize
 from keyferry.material import Material, fingerprint
@@ -122,6 +122,9 @@ MERGED = {
     ),
     "a creation time ahead of the clock": Row(
         ring(("1", OLD)), [show("1"), show("2", NOW + 90)], [("1", OLD), ("2", NOW + 90 + DELAY)], "1"
+    ),
+    "a creation time at the end of all time": Row(
+        ring(("1", OLD)), [show("1"), show("2", UNRELEASED - 1)], [("1", OLD), ("2", UNRELEASED)], "1"
     ),
     "a version without creation time": Row(
         ring(("1", OLD)), [show("1"), show("2", None)], [("1", OLD), ("2", NOW + DELAY)], "1"
