@@ -5,25 +5,16 @@ It only looks. ``problems`` refuse the volume, ``warnings`` are for the operator
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from agent.settings import VolumeSettings
+from keyferry.mounts import Mount, mounts
 
 _MEMORY_FILE_SYSTEMS: Final = ("tmpfs", "ramfs")
 _MOUNT_ONE: Final = "mount an emptyDir with medium: Memory there"
-
-
-class Mount(NamedTuple):
-    """One line of mountinfo (proc_pid_mountinfo(5))."""
-
-    root: str
-    point: str
-    file_system: str
-    options: frozenset[str]
 
 
 class Inspection(NamedTuple):
@@ -55,8 +46,8 @@ def mount_of(path: Path) -> Mount | None:
     real = os.path.realpath(path)
     found = [
         mount
-        for number, mount in _mounts()
-        if number == wanted and f"{real}/".startswith(f"{mount.point.rstrip('/')}/")
+        for mount in mounts()
+        if mount.device == wanted and f"{real}/".startswith(f"{mount.point.rstrip('/')}/")
     ]
     # Several mounts may show one device (bind mounts). The deepest above the path is in use, and of several
     # at one point the last, which covers the others.
@@ -117,24 +108,6 @@ def target_group(settings: VolumeSettings, info: os.stat_result) -> int:
             import grp
 
             return grp.getgrnam(name).gr_gid
-
-
-def _mounts() -> Iterator[tuple[str, Mount]]:
-    try:
-        # Mount points are bytes that may be anything but a newline.
-        text = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
-    except OSError:
-        return
-    for line in text.rstrip("\n").split("\n"):
-        before, _, after = line.partition(" - ")
-        _, _, device, root, point, *_ = before.split(" ")
-        file_system, _, options = after.split(" ", 2)
-        yield device, Mount(_unescape(root), _unescape(point), file_system, frozenset(options.split(",")))
-
-
-def _unescape(text: str) -> str:
-    # mountinfo writes space, tab, newline and backslash as \ooo.
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def _has_swap() -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from keyferry import reader
+from keyferry import mounts
 from keyferry.errors import (
     ContractError,
     NotPublishedError,
@@ -59,7 +59,7 @@ def test_nothing_is_published(volume: Volume) -> None:
 
 def test_no_proc(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside Linux nobody can tell a subPath mount; the rest stays true."""
-    monkeypatch.setattr(reader, "_MOUNTINFO", "/nowhere/mountinfo")
+    monkeypatch.setattr(mounts, "_MOUNTINFO", "/nowhere/mountinfo")
     with pytest.raises(NotPublishedError, match=r"^nothing is published"):
         read_volume(str(volume.path))
 
@@ -302,6 +302,7 @@ MOUNTINFO = """\
 42 1 0:36 /..gen-000007.k3x9 /run/pinned ro shared:1 - tmpfs tmpfs rw
 43 1 0:36 /..gen-000007.k3x9/master//deleted /run/with\\040space/master ro - tmpfs tmpfs rw
 44 1 0:36 /sub /run/below ro - tmpfs tmpfs rw
+45 1 0:37 / /run/a\x0bb\u2028c\rd ro - tmpfs tmpfs rw
 """
 
 
@@ -317,8 +318,12 @@ MOUNTINFO = """\
         pytest.param("/run/key", None, id="a name that only begins alike"),
     ],
 )
-def test_pinned_mount(path: str, mount: str | None) -> None:
-    assert pinned_mount(MOUNTINFO, path) == mount
+def test_pinned_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, mount: str | None) -> None:
+    """Whatever is mounted beside it: in the last line's name are the ends of other kinds of lines."""
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_bytes(MOUNTINFO.encode())
+    monkeypatch.setattr(mounts, "_MOUNTINFO", str(mountinfo))
+    assert pinned_mount(path) == mount
 
 
 @needs_root
@@ -352,7 +357,7 @@ def test_a_real_sub_path_mount(volume: Volume, tmp_path: Path, sub_path: str) ->
 def test_a_sub_path_mount_is_told(volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(f"41 1 0:36 /..gen-000007.k3x9/master {volume.path}/master ro - tmpfs tmpfs rw\n")
-    monkeypatch.setattr(reader, "_MOUNTINFO", str(mountinfo))
+    monkeypatch.setattr(mounts, "_MOUNTINFO", str(mountinfo))
     with pytest.raises(SubPathError) as caught:
         read_volume(str(volume.path))
     assert caught.value.path == f"{volume.path}/master"

@@ -15,7 +15,6 @@ It keeps nothing, waits for nothing and never writes.
 
 import errno
 import os
-import re
 import stat
 import time
 from typing import Final, NamedTuple, NoReturn
@@ -42,10 +41,7 @@ from keyferry.status import Status, parse_status
 # A generation outlives its demotion by seconds, so one retry is rare and this many mean a broken volume.
 _ATTEMPTS: Final = 10
 _CHUNK_BYTES: Final = 1 << 16
-_MOUNTINFO: Final = "/proc/self/mountinfo"
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-# How mountinfo writes the characters that would break its lines, a space as \040 (proc_pid_mountinfo(5)).
-_MOUNTINFO_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
 class Published(NamedTuple):
@@ -107,17 +103,19 @@ def staleness(status: Status, key: str) -> float | None:
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - known.last_success_boottime)
 
 
-def pinned_mount(mountinfo: str, path: str) -> str | None:
+def pinned_mount(path: str) -> str | None:
     """Return the mount at or below ``path`` that shows part of one generation only, if there is one.
 
-    ``mountinfo`` is the text of /proc/self/mountinfo. A subPath mount is a bind mount whose root lies inside
-    a generation, since Kubernetes resolves the volume's links when it makes it.
+    A subPath mount is a bind mount whose root lies inside a generation, since Kubernetes resolves the
+    volume's links when it makes it.
     """
-    for line in mountinfo.splitlines():
-        _, _, _, root, escaped, *_ = line.split(" ")
-        point = _MOUNTINFO_ESCAPE.sub(lambda match: chr(int(match[1], 8)), escaped)
-        if f"/{GENERATION_PREFIX}" in root and (point == path or point.startswith(f"{path}/")):
-            return point
+    # Only where nothing is published: no other start needs it.
+    from keyferry.mounts import mounts
+
+    for mount in mounts():
+        inside = mount.point == path or mount.point.startswith(f"{path}/")
+        if inside and f"/{GENERATION_PREFIX}" in mount.root:
+            return mount.point
     return None
 
 
@@ -174,12 +172,7 @@ def _explain(path: str, error: OSError, link: str | None = None) -> NoReturn:
 
 
 def _absent(path: str) -> Exception:
-    try:
-        with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as stream:
-            mountinfo = stream.read()
-    except OSError:
-        mountinfo = ""
-    pinned = pinned_mount(mountinfo, os.path.realpath(path))
+    pinned = pinned_mount(os.path.realpath(path))
     if pinned is not None:
         return SubPathError(pinned)
     if not os.path.lexists(path):
