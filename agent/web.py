@@ -9,7 +9,8 @@ Rules:
   leave the service at the same moment.
 - What names keys or reasons (/status, and the details of /readyz) is told to the loopback only.
 - One listener for both families: probes may come by IPv6.
-- So many connections at a time and no more: whoever opens thousands must not cost the pod its memory.
+- So many connections at a time and no more: whoever opens thousands must not cost the pod its memory. The
+  oldest gives way, since who has been slow for the longest is no probe.
 """
 
 import errno
@@ -18,9 +19,10 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Any, Final
 
 from agent.clock import moment
 from agent.errors import ConfigError
@@ -131,7 +133,9 @@ class _Listener(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, answer: Callable[..., Answer]) -> None:
         self.answer = answer
-        self._slots = threading.BoundedSemaphore(CONNECTIONS)
+        # The open connections, in the order in which they came.
+        self._open: dict[Any, None] = {}
+        self._lock = threading.Lock()
         self.address_family = socket.AF_INET6 if not host or ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
@@ -152,16 +156,22 @@ class _Listener(ThreadingHTTPServer):
         self.server_name, self.server_port = "keyferry", self.server_address[1]
 
     def process_request(self, request: Request, client_address: object) -> None:
-        """Serve in a thread of its own, or hang up if there are too many."""
-        if self._slots.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.close_request(request)
+        """Serve in a thread of its own; hang up on the oldest client if there are too many."""
+        with self._lock:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > CONNECTIONS else None
+            if oldest is not None:
+                del self._open[oldest]
+                # Its thread reads the end, and closes it.
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
 
     def shutdown_request(self, request: Request) -> None:
         """End what ``process_request`` began, however it went."""
+        with self._lock:
+            self._open.pop(request, None)
         super().shutdown_request(request)
-        self._slots.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a client that goes away is no event, and a traceback has no place in the log."""
