@@ -5,11 +5,13 @@ Rules:
 
 - No exception is ever formatted here: a traceback with local variables would print what they hold.
 - What libraries would log by themselves is not told: nobody has checked it for secrets, and it is no JSON.
-- A log that cannot be written (a closed pipe, a full disk) never stops the agent.
+- A log that cannot be written (a closed pipe, a full disk, a reader that has stalled) never stops the agent:
+  lines are dropped, and their number is told when there is room again.
 - Audit events are told at every level.
 """
 
 import logging
+import select
 import sys
 from contextlib import suppress
 from typing import Final
@@ -35,14 +37,26 @@ def sink(settings: LogSettings) -> Sink:
     else:
         render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)
     logger = structlog.wrap_logger(structlog.WriteLogger(sys.stderr), processors=[_in_reading_order, render])
+    dropped = 0
+
+    def write(event: Event) -> None:
+        fields = dict(event.fields) | ({"audit": True} if event.audit else {})
+        logger.info(event.name, timestamp=format_time(event.at), level=event.level, **fields)
 
     def tell(event: Event) -> None:
+        nonlocal dropped
         if _LEVELS[event.level] < least and not event.audit:
             return
-        fields = dict(event.fields) | ({"audit": True} if event.audit else {})
         # OSError: the pipe or disk behind stderr; ValueError: it was closed.
         with suppress(OSError, ValueError):
-            logger.info(event.name, timestamp=format_time(event.at), level=event.level, **fields)
+            # A pipe is writable while it has room for 4 KiB (pipe(7)): for any line but a rare one.
+            if not select.select([], [sys.stderr], [], 0)[1]:
+                dropped += 1
+                return
+            if dropped:
+                write(Event("log.dropped", "warning", event.at, audit=False, fields={"lines": dropped}))
+                dropped = 0
+            write(event)
 
     return tell
 

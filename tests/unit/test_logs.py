@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-import errno
-import io
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
 
 import pytest
 
@@ -24,10 +26,10 @@ def event(name: str, /, level: LogLevel = "info", *, audit: bool = False, **fiel
     return Event(name, level, AT, audit, fields)
 
 
-def test_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     """Time, level and name come first; the rest as it was said."""
     tell("info", event("key.published", audit=True, key="master", versions=["1", "2"], name="x"))
-    line = capsys.readouterr().err
+    line = capfd.readouterr().err
     assert line.startswith(
         '{"timestamp": "2023-11-14T22:13:20.250Z", "level": "info", "event": "key.published", '
     )
@@ -46,7 +48,7 @@ def test_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         ("error", ["e", "a"]),
     ],
 )
-def test_levels(capsys: pytest.CaptureFixture[str], level: LogLevel, told: list[str]) -> None:
+def test_levels(capfd: pytest.CaptureFixture[str], level: LogLevel, told: list[str]) -> None:
     """What an auditor asks for is told at every level."""
     tell(
         level,
@@ -56,24 +58,24 @@ def test_levels(capsys: pytest.CaptureFixture[str], level: LogLevel, told: list[
         event("e", "error"),
         event("a", "debug", audit=True),
     )
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     assert [json.loads(line)["event"] for line in lines] == told
 
 
 @pytest.mark.parametrize(
     "value", ["line\nbreak", "\udcff", "\x1b[31mred", "ключ", {"a": ("b",)}, None, 3.5], ids=repr
 )
-def test_any_value_is_one_line(capsys: pytest.CaptureFixture[str], value: object) -> None:
+def test_any_value_is_one_line(capfd: pytest.CaptureFixture[str], value: object) -> None:
     tell("info", event("e", reason=value))
-    line = capsys.readouterr().err
+    line = capfd.readouterr().err
     assert line.isascii()
     assert line.count("\n") == 1
     assert "reason" in json.loads(line)
 
 
-def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     tell("info", event("refresh.failed", "warning", reason="no answer"), form="console")
-    line = capsys.readouterr().err
+    line = capfd.readouterr().err
     assert "refresh.failed" in line
     assert "no answer" in line
     assert "\x1b" not in line
@@ -89,18 +91,43 @@ def test_libraries_are_not_told() -> None:
     assert run.stderr == ""
 
 
-class Broken(io.StringIO):
-    def write(self, text: str) -> int:
-        raise OSError(errno.EPIPE, "Broken pipe")
+def _broken() -> TextIO:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w", buffering=1)
 
 
-def _closed() -> io.StringIO:
-    stream = io.StringIO()
+def _closed() -> TextIO:
+    stream = _broken()
     stream.close()
     return stream
 
 
-@pytest.mark.parametrize("stream", [Broken(), _closed(), None], ids=["broken pipe", "closed", "none"])
-def test_nobody_to_tell(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
+@pytest.mark.parametrize("make", [_broken, _closed, lambda: None], ids=["broken pipe", "closed", "none"])
+def test_nobody_to_tell(monkeypatch: pytest.MonkeyPatch, make: Callable[[], TextIO | None]) -> None:
+    stream = make()
     monkeypatch.setattr("sys.stderr", stream)
     tell("info", event("e"), event("e"))
+    if stream is not None:
+        with suppress(OSError):
+            stream.close()
+
+
+def test_a_reader_that_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds nobody up, and hears later how much it missed."""
+    reading, writing = os.pipe()
+    events = 2000
+    with os.fdopen(reading) as reader, os.fdopen(writing, "w", buffering=1) as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        sink = logs.sink(LogSettings())
+        for _ in range(events):
+            sink(event("e", reason="x" * 100))
+        # Only so much that what is told next is waited for.
+        told = [json.loads(reader.readline()) for _ in range(300)]
+        sink(event("last"))
+        while told[-1]["event"] != "last":
+            told.append(json.loads(reader.readline()))
+    *heard, dropped, _ = told
+    assert {line["event"] for line in heard} == {"e"}
+    assert dropped["event"] == "log.dropped"
+    assert len(heard) + dropped["lines"] == events
