@@ -5,6 +5,8 @@ Rules:
 
 - A key that the configuration no longer names is dropped, whatever its call still brings.
 - One key's trouble is no other's: nothing here waits, and each has its own record and timer.
+- A key that a new configuration brings to a running agent does not count for readiness until it is published:
+  a typo in it would take every pod out of service at once, though the app has all that it had.
 """
 
 from collections.abc import Callable, Collection
@@ -29,9 +31,12 @@ class Keyset:
         self._opener = opener
         self._done = done
         self._refreshers: dict[str, Refresher] = {}
+        self._added: set[str] = set()
 
     def configure(self, settings: Settings) -> None:
         """Carry the keys of ``settings`` from now on."""
+        if self._refreshers:
+            self._added |= settings.keys.keys() - self._refreshers.keys()
         refreshers = {}
         for name, key in settings.keys.items():
             refresher = self._refreshers.get(name)
@@ -107,6 +112,8 @@ class Keyset:
         unready = []
         for name, refresher in self._refreshers.items():
             keyring, record = keys.get(name), refresher.record
+            if keyring is None and name in self._added:
+                continue
             if keyring is None or (confirmed and record.outcome not in ("changed", "unchanged")):
                 waits = "not published yet" if record.last_success_at else "not fetched yet"
                 unready.append((name, record.reason or waits))

@@ -114,7 +114,7 @@ def _readyz(view: View | None, *, local: bool) -> Answer:
         lines += [
             f"{name}: {key.freshness}" + (f" ({key.reason})" if key.reason else "")
             for name, key in view.status.keys.items()
-            if key.freshness in ("stale", "expired")
+            if key.freshness != "fresh" and name not in dict(view.unready)
         ]
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
     return status, "text/plain; charset=utf-8", ("\n".join(lines) + "\n").encode()

@@ -49,15 +49,21 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
 
 
-def eventually(look: Callable[[], T], *, within: float = PATIENCE_SECONDS, what: str = "") -> T:
-    """Return what ``look`` returns as soon as that is true; fail after ``within`` seconds."""
+def eventually(
+    look: Callable[[], T], *, within: float = PATIENCE_SECONDS, what: str | Callable[[], str] = ""
+) -> T:
+    """Return what ``look`` returns as soon as that is true; fail after ``within`` seconds.
+
+    ``what`` says what is waited for; one that is called is called after the wait.
+    """
     deadline = time.monotonic() + within
     while True:
         found = look()
         if found:
             return found
         if time.monotonic() > deadline:
-            message = f"not within {within:g} s: {what or look}"
+            missed = what() if callable(what) else what or look
+            message = f"not within {within:g} s: {missed}"
             raise AssertionError(message)
         time.sleep(0.01)
 
@@ -192,7 +198,10 @@ class AgentProcess:
             found = self.told(name, **fields)
             return found[count - 1 :]
 
-        return eventually(look, what=f"{name} {fields} in\n" + "\n".join(self.lines))[0]
+        return eventually(look, what=lambda: f"{name} {fields} in\n{self._log()}")[0]
+
+    def _log(self) -> str:
+        return "\n".join(self.lines)
 
     @property
     def port(self) -> int:
@@ -215,14 +224,14 @@ class AgentProcess:
     def settle(self) -> None:
         """Wait until start-up is over and the volume was looked at again since."""
         self.wait_ready()
-        self.wait_for("refresh.succeeded", outcome="unchanged")
         written = self.status().written_at
         self.send(signal.SIGHUP)
+        self.wait_for("refresh.succeeded", outcome="unchanged")
         eventually(lambda: self.status().written_at > written)
 
     def wait_ready(self) -> None:
         """Wait until every key can be read."""
-        eventually(lambda: self.request("/readyz").status == 200, what="ready: " + "\n".join(self.lines))
+        eventually(lambda: self.request("/readyz").status == 200, what=lambda: f"ready:\n{self._log()}")
 
     # What is on the volume
 
@@ -235,7 +244,7 @@ class AgentProcess:
 
     def wait_published(self, material: str, name: str = "master") -> None:
         """Wait until the plain file of a key holds ``material``."""
-        eventually(lambda: self.plain(name) == material, what=f"{name} published:\n" + "\n".join(self.lines))
+        eventually(lambda: self.plain(name) == material, what=lambda: f"{name} published:\n{self._log()}")
 
     def plain(self, name: str = "master") -> str | None:
         """Return what the plain file of a key holds."""

@@ -35,6 +35,24 @@ def test_added_and_removed_key(running: AgentProcess, key: str) -> None:
     eventually(lambda: list(running.status().keys) == ["second"])
 
 
+def test_an_added_key_that_cannot_be_had_takes_no_pod_out_of_service(running: AgentProcess) -> None:
+    """A pod that starts with it waits: there a rollout stops."""
+    running.configure(keys={"master": running.file_key(), "second": running.file_key("second")})
+    running.wait_for("refresh.failed", key="second", outcome="missing")
+    eventually(lambda: "second: never (file " in running.request("/readyz").body)
+    assert running.request("/readyz").status == 200
+    running.write_key(new_key(), "second")
+    eventually(lambda: running.request("/readyz").body == "ok\n")
+
+    running.key_file.with_name("second").unlink()
+    running.stop()
+    for name in ("..data", "second"):
+        (running.volume / name).unlink()
+    running.start()
+    eventually(lambda: "second: file " in running.request("/readyz").body)
+    assert running.request("/readyz").status == 503
+
+
 def test_log_level(running: AgentProcess) -> None:
     """Below the level nothing is told, but for what an auditor wants to know."""
     running.configure(log={"level": "error"})
