@@ -55,7 +55,7 @@ class Gunicorn:
                 alike = all(answer and told.items() <= answer.items() for answer in answers)
                 return pids if alike and len(pids) == WORKERS else set()
 
-            return eventually(look, within=PATIENCE_SECONDS, what=f"{told}; {self.log.read_text()}")
+            return eventually(look, within=PATIENCE_SECONDS, what=lambda: f"{told}; {self.log.read_text()}")
 
     def _ask(self) -> dict[str, Any] | None:
         try:
