@@ -55,6 +55,14 @@ class VolumeLock:
             raise
         return cls(descriptor)
 
+    def is_in_place(self, root: int) -> bool:
+        """Tell whether ``..lock`` in the directory ``root`` is still the file that is locked."""
+        try:
+            found = os.stat(LOCK_FILE, dir_fd=root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._descriptor))
+
     def release(self) -> None:
         """Give the volume free. The file stays: removing it would race with the next holder."""
         with suppress(OSError):

@@ -8,7 +8,7 @@ Rules:
 - If bytes, modes, owner and links are already as wanted, nothing is written.
 - Old generations go some seconds after they were replaced, since a reader may stand in one; at once when a
   key was withdrawn. What ``..data`` shows stays until something else is shown.
-- One agent a volume (agent.lock).
+- One agent a volume (agent.lock). A lock that somebody removed is taken anew, if no other agent was quicker.
 
 It does not decide what to publish or when. ``boot`` is CLOCK_BOOTTIME seconds, ``now`` Unix seconds.
 """
@@ -26,7 +26,7 @@ from agent.lock import VolumeLock
 from agent.settings import VolumeSettings
 from agent.snapshot import Access, Snapshot, is_generation, number_of
 from keyferry.document import DocumentError
-from keyferry.layout import DATA_LINK, STATUS_DIRECTORY, STATUS_FILE, Generation, Keyring
+from keyferry.layout import DATA_LINK, LOCK_FILE, STATUS_DIRECTORY, STATUS_FILE, Generation, Keyring
 from keyferry.times import to_millis
 
 # Measured on a tmpfs with four readers at 20 publications/s: removal at once gave a reader that stood in the
@@ -78,13 +78,15 @@ class Publisher:
     def publish(self, keys: Mapping[str, Keyring], *, now: float, boot: float) -> Generation | None:
         """Make ``keys`` visible in one step; return the new generation, or ``None`` if nothing had to change.
 
-        Raises ``PublishError``; then the volume shows what it showed before.
+        Raises ``PublishError``; then the volume shows what it showed before. ``VolumeError`` if another agent
+        has the volume by now.
         """
         previous = self._snapshot
         # No clock counts as earlier than what was published: an activation is never taken back.
         now = to_millis(max(now, previous.generation.published_at if previous else 0.0))
         same = previous is not None and previous.shows(keys, now)
         try:
+            self._keep_lock()
             if previous and same and previous.is_intact(self._root, self._access):
                 missing = self._missing_links(previous.files)
                 self._make_links(missing)
@@ -162,6 +164,14 @@ class Publisher:
         """Give the volume free; what is published stays."""
         self._lock.release()
         self._root.close()
+
+    def _keep_lock(self) -> None:
+        if self._lock.is_in_place(self._root.descriptor):
+            return
+        lock = VolumeLock.take(self._root.descriptor, self._settings.path)
+        self._lock.release()
+        self._lock = lock
+        self._report("volume.repaired", LOCK_FILE)
 
     def _recover(self, boot: float) -> None:
         self._root.clear_temporaries()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whoever changes the volume finds it mended within a second; whoever reads it in peace is not disturbed."""
 
+import signal
 import stat
 import statistics
 import time
@@ -53,6 +54,10 @@ def _more_in_generation(volume: Path) -> None:
     (volume / "..data" / "planted").write_text("planted")
 
 
+def _unlock(volume: Path) -> None:
+    (volume / "..lock").unlink()
+
+
 TAMPERINGS = [
     _unlink,
     _chmod,
@@ -62,6 +67,7 @@ TAMPERINGS = [
     _directory_for_data,
     _file_for_link,
     _more_in_generation,
+    _unlock,
 ]
 
 
@@ -113,6 +119,32 @@ def test_repaired_within_a_second(running: AgentProcess, key: str) -> None:
     assert running.told("volume.repaired", audit=True, name="master")
     assert running.told("volume.foreign", audit=True)
     assert running.request("/livez").status == 200
+
+
+def test_a_lock_that_was_removed_is_taken_anew(running: AgentProcess) -> None:
+    """Others find the agent again, and a second one is refused again."""
+    _unlock(running.volume)
+    running.wait_for("volume.repaired", name="..lock")
+    assert running.run("refresh", "--dir", str(running.volume)).returncode == 0
+    second = running.run("once", "-c", str(running.config))
+    assert second.returncode == 2
+    assert f"another keyferry-agent (pid {running.pid}) already publishes on" in second.stderr
+
+
+def test_a_lock_that_another_agent_took_ends_this_one(running: AgentProcess) -> None:
+    """Two writers would fight for the volume. What the other one publishes stays."""
+    running.send(signal.SIGSTOP)
+    _unlock(running.volume)
+    with AgentProcess(running.home, **running.settings) as other:
+        other.start()
+        other.wait_ready()
+        running.send(signal.SIGCONT)
+        assert running.wait() == 2
+        assert (
+            f"another keyferry-agent (pid {other.pid}) already publishes on {running.volume}"
+            in running.lines[-1]
+        )
+        other.settle()
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755], ids=oct)
