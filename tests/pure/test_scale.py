@@ -22,7 +22,7 @@ class Share(NamedTuple):
     histories: int
 
 
-# What one costs grows with the fleet, so most are had from small ones: 190 s of processor time in all.
+# What one costs grows with the fleet, so most are had from small ones: 175 s of processor time in all.
 SHARES = (
     Share(1, 20, 500),
     Share(2, 20, 1000),
