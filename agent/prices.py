@@ -20,7 +20,6 @@ HOURS_A_MONTH: Final = 730  # as the vendors count
 class Tariff:
     """What a store charges for calls and for keeping the key, and how many calls a second it takes."""
 
-    store: str
     per_10000_calls: float
     per_month: float
     kept: str
@@ -40,7 +39,6 @@ class Traffic:
 
 
 _SECRETS_MANAGER: Final = Tariff(
-    store="AWS Secrets Manager",
     per_10000_calls=0.05,
     per_month=0.40,
     kept="a secret",
@@ -50,7 +48,6 @@ _SECRETS_MANAGER: Final = Tariff(
     source='AWS, "AWS Secrets Manager Pricing" and "increases API requests per second" of 2025-03',
 )
 _AWS_KMS: Final = Tariff(
-    store="AWS KMS",
     per_10000_calls=0.03,
     per_month=1.00,
     kept="a symmetric KMS key",
@@ -60,7 +57,6 @@ _AWS_KMS: Final = Tariff(
     source='AWS, "AWS Key Management Service Pricing" and "Request quotas"',
 )
 _GCP_KMS: Final = Tariff(
-    store="Google Cloud KMS",
     per_10000_calls=0.03,
     per_month=0.06,
     kept="an active key version in software",

@@ -46,6 +46,8 @@ def test_calls_and_costs(plan: Plan) -> None:
     assert (document["pods"], one["calls_an_hour"], one["calls_a_month"]) == (1000, 12_000, 8_760_000)
     assert (one["dollars_a_month_for_calls"], one["dollars_a_month_to_keep"]) == (43.80, 0.40)
     assert one["share_of_quota"] == pytest.approx(0.025)
+    charged = {"per_10000_calls", "per_month", "kept", "calls_per_second", "quota"}
+    assert one["tariff"].keys() == charged | {"as_of", "source"}
     assert text.startswith(
         "key secret (aws-secrets-manager), 1000 pods\n"
         "  calls:    12000 an hour, 8760000 a month\n"
