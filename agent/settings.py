@@ -305,8 +305,7 @@ class KeySettings:
     @property
     def mounted(self) -> bool:
         """Whether a new value arrives through a mounted ConfigMap or Secret, hence late."""
-        source = self.source
-        return isinstance(source, FileSource | WrappedSource) and bool(source.source_files) and source.mounted
+        return self.source.mounted and bool(self.source.source_files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

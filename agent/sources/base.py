@@ -83,6 +83,11 @@ class BaseSource(Checked):
         return ()
 
     @property
+    def mounted(self) -> bool:
+        """Whether these files come from a ConfigMap's or Secret's volume."""
+        return False
+
+    @property
     def credential_files(self) -> tuple[Path, ...]:
         """The files whose change means another login."""
         return ()
