@@ -20,6 +20,10 @@ _ATTEMPTS: Final = 5
 _PAUSE_SECONDS: Final = 0.02
 
 
+class TakenError(VolumeError):
+    """Another agent has the volume."""
+
+
 class VolumeLock:
     """``..lock``, held by flock(2) as long as the process lives.
 
@@ -33,7 +37,10 @@ class VolumeLock:
 
     @classmethod
     def take(cls, root: int, path: Path) -> Self:
-        """Take the lock in the directory ``root``; ``VolumeError`` names the agent that has it."""
+        """Take the lock in the directory ``root``; ``TakenError`` names the agent that has it.
+
+        ``VolumeError`` says what stands in its place.
+        """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             descriptor = os.open(LOCK_FILE, flags, stat.S_IRUSR | stat.S_IWUSR, dir_fd=root)
@@ -119,7 +126,7 @@ def _lock(descriptor: int, path: Path) -> None:
         f"volume.path: another keyferry-agent (pid {_content(descriptor)[0] or 'unknown'}) already publishes "
         f"on {path}; one volume has one agent: stop the other, or give this one its own volume"
     )
-    raise VolumeError(message)
+    raise TakenError(message)
 
 
 def _content(descriptor: int) -> tuple[int | None, int | None]:

@@ -22,7 +22,7 @@ from typing import Final
 
 from agent.directory import Directory, seal
 from agent.errors import PublishError, VolumeError
-from agent.lock import VolumeLock
+from agent.lock import TakenError, VolumeLock
 from agent.settings import VolumeSettings
 from agent.snapshot import Access, Snapshot, is_generation, number_of
 from keyferry.document import DocumentError
@@ -78,7 +78,7 @@ class Publisher:
     def publish(self, keys: Mapping[str, Keyring], *, now: float, boot: float) -> Generation | None:
         """Make ``keys`` visible in one step; return the new generation, or ``None`` if nothing had to change.
 
-        Raises ``PublishError``; then the volume shows what it showed before. ``VolumeError`` if another agent
+        Raises ``PublishError``; then the volume shows what it showed before. ``TakenError`` if another agent
         has the volume by now.
         """
         previous = self._snapshot
@@ -168,7 +168,13 @@ class Publisher:
     def _keep_lock(self) -> None:
         if self._lock.is_in_place(self._root.descriptor):
             return
-        lock = VolumeLock.take(self._root.descriptor, self._settings.path)
+        try:
+            lock = VolumeLock.take(self._root.descriptor, self._settings.path)
+        except TakenError:
+            raise
+        except VolumeError as error:
+            message = f"{error}; what was published stays"
+            raise PublishError(message) from error
         self._lock.release()
         self._lock = lock
         self._report("volume.repaired", LOCK_FILE)

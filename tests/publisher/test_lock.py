@@ -13,11 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import VolumeError
-from agent.lock import holder
+from agent.errors import PublishError, VolumeError
+from agent.lock import TakenError, holder
 from agent.publisher import Publisher
 from tests.publisher.conftest import needs_root
-from tests.publisher.scene import BOOT, NOW, material, open_descriptors, picture, publisher_on, ring, user
+from tests.publisher.scene import (
+    BOOT,
+    NOW,
+    Reports,
+    material,
+    open_descriptors,
+    picture,
+    publisher_on,
+    ring,
+    user,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,6 +175,43 @@ def test_a_planted_lock_is_refused(root: Path, plant: Callable[[Path], None], me
         publisher_on(root).open(BOOT)
     assert str(caught.value) == message.format(lock=lock, uid=os.geteuid())
     assert picture(root) == before
+
+
+def test_a_removed_lock_is_taken_anew(root: Path, publisher: Publisher, reports: Reports) -> None:
+    """Even if there is nothing to publish."""
+    keys = {"master": ring(material())}
+    publisher.publish(keys, now=NOW, boot=BOOT)
+    (root / "..lock").unlink()
+    assert holder(root) is None
+    assert publisher.publish(keys, now=NOW, boot=BOOT) is None
+    assert holder(root) == os.getpid()
+    assert reports == [("volume.repaired", "..lock")]
+
+
+def test_a_lock_that_another_agent_took(root: Path, publisher: Publisher) -> None:
+    keys = {"master": ring(material())}
+    publisher.publish(keys, now=NOW, boot=BOOT)
+    (root / "..lock").unlink()
+    other = publisher_on(root)
+    other.open(BOOT)
+    before = picture(root)
+    with pytest.raises(TakenError, match="another keyferry-agent .* already publishes on"):
+        publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT)
+    assert picture(root) == before
+    other.close()
+
+
+def test_what_is_planted_for_a_removed_lock_is_told(root: Path, publisher: Publisher) -> None:
+    """The agent goes on: what is published still needs it."""
+    publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT)
+    (root / "..lock").unlink()
+    (root / "..lock").mkdir()
+    message = NOT_OPEN.format(lock=root / "..lock", reason="Is a directory")
+    with pytest.raises(PublishError) as caught:
+        publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT)
+    assert str(caught.value) == f"{message}; what was published stays"
+    (root / "..lock").rmdir()
+    assert publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT) is not None
 
 
 def test_a_planted_fifo_holds_nobody_up(root: Path) -> None:
