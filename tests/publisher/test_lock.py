@@ -195,7 +195,7 @@ def test_a_lock_that_another_agent_took(root: Path, publisher: Publisher) -> Non
     other = publisher_on(root)
     other.open(BOOT)
     before = picture(root)
-    with pytest.raises(TakenError, match="another keyferry-agent .* already publishes on"):
+    with pytest.raises(TakenError, match=r"another keyferry-agent .* already publishes on"):
         publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT)
     assert picture(root) == before
     other.close()
