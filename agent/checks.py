@@ -15,14 +15,8 @@ from agent.kinds import SHARE
 from agent.parsing import format_duration
 from agent.problems import Problem
 from agent.schedule import MOUNT_DELAY_SECONDS, bound, longest_gap
-from agent.settings import (
-    KeySettings,
-    OutageSettings,
-    RefreshSettings,
-    RotationSettings,
-    VolumeSettings,
-    WrappedSource,
-)
+from agent.settings import KeySettings, OutageSettings, RefreshSettings, RotationSettings, VolumeSettings
+from agent.sources.wrapped import WrappedSource
 from keyferry.layout import CHECK_INTERVAL_SECONDS
 from keyferry.times import to_millis
 

@@ -18,15 +18,10 @@ from typing import Final, Literal
 
 from agent.providers.vault_kv import configured_place
 from agent.providers.wrapped import KEY_NAME
-from agent.settings import (
-    AwsKmsSource,
-    GcpKmsSource,
-    KeySettings,
-    SecretsManagerSource,
-    VaultServer,
-    VaultSource,
-    VaultTransitSource,
-)
+from agent.settings import KeySettings
+from agent.sources.aws import AwsKmsSource, SecretsManagerSource
+from agent.sources.gcp import GcpKmsSource
+from agent.sources.vault import VaultServer, VaultSource, VaultTransitSource
 
 Role = Literal["agent", "keeper"]
 

@@ -16,39 +16,9 @@ from typing import Literal, get_args
 
 from agent.kinds import FLAG, GROUP, LISTEN_HOST, LISTEN_PORT, MODE, PATH, SHARE, choice, duration, whole
 from agent.sources import SOURCES, Source
-from agent.sources.aws import AwsKmsSource, SecretsManagerSource
 from agent.sources.base import about
-from agent.sources.env import EnvSource
-from agent.sources.file import FileSource
-from agent.sources.gcp import GcpKmsSource
-from agent.sources.vault import VaultAuth, VaultServer, VaultSource, VaultTransitSource
-from agent.sources.wrapped import WrappedSource
 from keyferry.layout import DEFAULT_PATH
 from keyferry.material import ENCODINGS, Encoding
-
-__all__ = [
-    "AwsKmsSource",
-    "EnvSource",
-    "FileSource",
-    "GcpKmsSource",
-    "HttpSettings",
-    "KeySettings",
-    "LogSettings",
-    "OutageSettings",
-    "Reaction",
-    "RefreshSettings",
-    "RotationSettings",
-    "SecretsManagerSource",
-    "Settings",
-    "Source",
-    "StartupSettings",
-    "VaultAuth",
-    "VaultServer",
-    "VaultSource",
-    "VaultTransitSource",
-    "VolumeSettings",
-    "WrappedSource",
-]
 
 Reaction = Literal["keep", "withdraw"]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -22,7 +22,8 @@ from agent.exits import Exit
 from agent.loading import load
 from agent.providers import open_keeper
 from agent.providers.lifecycle import ExistsError, create
-from agent.settings import EnvSource, KeySettings, Settings
+from agent.settings import KeySettings, Settings
+from agent.sources.env import EnvSource
 
 Result = Literal["ok", "created", "missing", "failed", "unsupported"]
 

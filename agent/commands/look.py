@@ -12,7 +12,8 @@ from agent.errors import ConfigError, MissingError
 from agent.offer import UNRELEASED, Offer, Offered
 from agent.providers import open_provider
 from agent.providers.base import Provider, fetch
-from agent.settings import KeySettings, Settings, VaultServer
+from agent.settings import KeySettings, Settings
+from agent.sources.vault import VaultServer
 from keyferry.layout import Version, active_index
 
 __all__ = ["Look", "active", "chosen", "judged", "look", "newest", "opened"]

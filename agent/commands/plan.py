@@ -21,7 +21,11 @@ from agent.policies import Policy, policies
 from agent.prices import HOURS_A_MONTH, TRAFFIC, Tariff
 from agent.providers import env, file, vault, wrapped
 from agent.providers.files import read_file
-from agent.settings import EnvSource, FileSource, KeySettings, Settings, VaultSource, WrappedSource
+from agent.settings import KeySettings, Settings
+from agent.sources.env import EnvSource
+from agent.sources.file import FileSource
+from agent.sources.vault import VaultSource
+from agent.sources.wrapped import WrappedSource
 from keyferry.layout import CHECK_INTERVAL_SECONDS
 from keyferry.times import format_time, to_millis
 

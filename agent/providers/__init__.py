@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, assert_never
 
 from agent.errors import ConfigError
 from agent.providers.base import Provider
-from agent.settings import (
-    AwsKmsSource,
-    EnvSource,
-    FileSource,
-    GcpKmsSource,
-    KeySettings,
-    SecretsManagerSource,
-    VaultSource,
-    VaultTransitSource,
-)
+from agent.settings import KeySettings
+from agent.sources.aws import AwsKmsSource, SecretsManagerSource
+from agent.sources.env import EnvSource
+from agent.sources.file import FileSource
+from agent.sources.gcp import GcpKmsSource
+from agent.sources.vault import VaultSource, VaultTransitSource
 
 if TYPE_CHECKING:
     # Only what makes and rotates keys needs it, and the agent does neither.

@@ -14,7 +14,8 @@ from typing import Any
 from agent.offer import Known, Offer
 from agent.providers.aws import AwsSession
 from agent.providers.wrapped import Ciphertext, WrappedKeyring
-from agent.settings import AwsKmsSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.aws import AwsKmsSource
 
 
 class AwsKmsProvider:

@@ -35,7 +35,8 @@ from agent.providers.aws_versions import (
     stated,
 )
 from agent.providers.values import field_material, json_object, raw_material
-from agent.settings import KeySettings, SecretsManagerSource
+from agent.settings import KeySettings
+from agent.sources.aws import SecretsManagerSource
 from keyferry.material import Material
 
 _NO_LIST: Final = (

@@ -32,7 +32,8 @@ from agent.providers.aws_versions import (
 )
 from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation
 from agent.providers.values import json_object
-from agent.settings import KeySettings, SecretsManagerSource
+from agent.settings import KeySettings
+from agent.sources.aws import SecretsManagerSource
 from keyferry.material import Material
 
 _VERSION_IDS: Final = uuid.UUID("b0c7b5d4-7a53-4c0e-9f0b-6f1a1c1f6d0e")

@@ -10,7 +10,8 @@ from typing import Final
 from agent.errors import MissingError
 from agent.offer import Known, Offer
 from agent.providers.values import raw_material, unversioned
-from agent.settings import EnvSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.env import EnvSource
 
 UNSTAGED: Final = "an environment variable has no history: rotating replaces the key at once"
 

@@ -13,7 +13,8 @@ from agent.keyring_file import parse_keyring
 from agent.offer import Known, Offer
 from agent.providers.files import read_file
 from agent.providers.values import field_material, json_object, raw_material, unversioned
-from agent.settings import FileSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.file import FileSource
 
 UNSTAGED: Final = "a {} file has no history; format: keyring can show the next version before it is used"
 

@@ -18,7 +18,8 @@ from agent.keyring_file import appended, new_entry, new_keyring, next_id
 from agent.providers.file import FileProvider
 from agent.providers.files import change_file, create_file
 from agent.providers.lifecycle import ChangedError, Rotation
-from agent.settings import FileSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.file import FileSource
 from keyferry.material import Material
 
 # A key in the clear is its owner's only; who mounts it says who else reads it.

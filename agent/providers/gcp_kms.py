@@ -35,7 +35,8 @@ from agent.offer import Known, Offer
 from agent.providers.crc32c import crc32c
 from agent.providers.gcp_login import GoogleLogin
 from agent.providers.wrapped import Ciphertext, WrappedKeyring, aad_of
-from agent.settings import GcpKmsSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.gcp import GcpKmsSource
 
 T = TypeVar("T")
 

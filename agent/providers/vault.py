@@ -27,7 +27,8 @@ from agent.providers.vault_kv import (
     stated_activations,
 )
 from agent.providers.vault_session import VaultSession
-from agent.settings import KeySettings, VaultSource
+from agent.settings import KeySettings
+from agent.sources.vault import VaultSource
 from keyferry.document import Fields
 
 V1_UNSTAGED: Final = "KV version 1 keeps no earlier version; enable versioning (KV version 2)"

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 
 from agent.errors import UnavailableError
 from agent.providers.vault_connection import SIZE_LIMIT, Connection, Response
-from agent.settings import VaultServer
+from agent.sources.vault import VaultServer
 from keyferry.document import Fields
 
 _VERDICTS: Final = frozenset({200, 204, 400, 401, 403, 404, 405})

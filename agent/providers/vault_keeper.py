@@ -20,7 +20,8 @@ from agent.providers.vault import possible_places
 from agent.providers.vault_http import Answer
 from agent.providers.vault_kv import ACTIVATES_PREFIX, Place, kept, refusal
 from agent.providers.vault_session import VaultSession
-from agent.settings import KeySettings, VaultSource
+from agent.settings import KeySettings
+from agent.sources.vault import VaultSource
 from keyferry.document import Fields
 from keyferry.material import Material
 

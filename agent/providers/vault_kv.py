@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
 from agent.providers.vault_http import Answer
-from agent.settings import VaultSource
+from agent.sources.vault import VaultSource
 from keyferry.document import Fields
 from keyferry.times import parse_time
 

@@ -23,7 +23,7 @@ from typing import Final
 from agent.errors import UnavailableError
 from agent.offer import Offer
 from agent.providers.vault_http import Answer, VaultHTTP
-from agent.settings import VaultServer
+from agent.sources.vault import VaultServer
 from keyferry.document import DocumentError, Fields
 
 _RENEW_AFTER: Final = 2 / 3

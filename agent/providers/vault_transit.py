@@ -21,7 +21,8 @@ from agent.offer import Known, Offer
 from agent.providers.vault_http import Answer
 from agent.providers.vault_session import VaultSession
 from agent.providers.wrapped import Ciphertext, WrappedKeyring, aad_of
-from agent.settings import KeySettings, VaultTransitSource
+from agent.settings import KeySettings
+from agent.sources.vault import VaultTransitSource
 
 
 class VaultTransitProvider:

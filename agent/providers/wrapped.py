@@ -32,7 +32,8 @@ from agent.keyring_file import Wrapped, parse_wrapped_keyring
 from agent.offer import Known, Offer, Offered
 from agent.providers.files import read_file
 from agent.providers.values import raw_material, unversioned
-from agent.settings import KeySettings, WrappedSource
+from agent.settings import KeySettings
+from agent.sources.wrapped import WrappedSource
 from keyferry.material import Material
 
 KEY_NAME: Final = "keyferry:key"

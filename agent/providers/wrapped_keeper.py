@@ -17,7 +17,8 @@ from agent.keyring_file import appended, new_entry, new_keyring, next_id, parse_
 from agent.providers.files import change_file, create_file, read_file
 from agent.providers.lifecycle import ChangedError, Rotation
 from agent.providers.wrapped import binding
-from agent.settings import KeySettings, WrappedSource
+from agent.settings import KeySettings
+from agent.sources.wrapped import WrappedSource
 from keyferry.material import Material
 
 _MODE: Final = 0o644

@@ -15,7 +15,11 @@ from agent.policies import Role, policies
 from agent.prices import TRAFFIC
 from agent.providers import open_provider
 from agent.providers.base import fetch
-from agent.settings import AwsKmsSource, EnvSource, KeySettings, SecretsManagerSource, Source, VaultSource
+from agent.settings import KeySettings
+from agent.sources import Source
+from agent.sources.aws import AwsKmsSource, SecretsManagerSource
+from agent.sources.env import EnvSource
+from agent.sources.vault import VaultSource
 from tests.lifecycle.stores import (
     TIMEOUT_SECONDS,
     AwsKms,

@@ -13,7 +13,8 @@ from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, DeniedError, MissingError, UnavailableError
 from agent.providers import lifecycle
 from agent.providers.lifecycle import ExistsError, Rotation
-from agent.settings import FileSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.file import FileSource
 from keyferry.material import ENCODINGS, Encoding, Material, decode
 from tests.lifecycle.stores import (
     GcpKms,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from agent.providers import open_provider
 from agent.providers.base import Provider
-from agent.settings import AwsKmsSource, SecretsManagerSource
+from agent.sources.aws import AwsKmsSource, SecretsManagerSource
 from tests.providers.drivers import Driver, key, unique_name
 from tests.providers.wrapped_drivers import WrappedDriver
 from tests.servers.aws_proxy import AwsProxy, refusal

@@ -17,7 +17,11 @@ from typing import Any, ClassVar
 from agent.errors import MalformedError
 from agent.providers import open_provider
 from agent.providers.base import Provider
-from agent.settings import EnvSource, FileSource, KeySettings, Source, VaultAuth, VaultSource
+from agent.settings import KeySettings
+from agent.sources import Source
+from agent.sources.env import EnvSource
+from agent.sources.file import FileSource
+from agent.sources.vault import VaultAuth, VaultSource
 from keyferry.times import format_time
 from tests.providers.fake import FakeProvider, FakeStore
 from tests.servers.openbao import OpenBao

@@ -17,7 +17,8 @@ from agent.errors import MalformedError, MissingError, RefreshError, Unavailable
 from agent.offer import Offer
 from agent.providers import open_provider
 from agent.providers.base import fetch
-from agent.settings import FileSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.file import FileSource
 from keyferry.material import Encoding, Material
 from tests.providers.drivers import new_value
 

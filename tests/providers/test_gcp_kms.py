@@ -21,7 +21,7 @@ from agent.offer import Known
 from agent.providers import open_provider
 from agent.providers.base import Provider, fetch
 from agent.providers.crc32c import crc32c
-from agent.settings import GcpKmsSource
+from agent.sources.gcp import GcpKmsSource
 from keyferry.material import Material
 from tests.providers.drivers import key, new_value
 from tests.providers.wrapped_drivers import GcpKmsDriver, binding

@@ -20,8 +20,9 @@ from agent.keyring_file import parse_keyring, parse_wrapped_keyring
 from agent.offer import Offer
 from agent.providers import open_provider
 from agent.providers.base import fetch
-from agent.settings import KeySettings, VaultAuth
+from agent.settings import KeySettings
 from agent.sources import SOURCES
+from agent.sources.vault import VaultAuth
 from keyferry.material import Material, decode
 from tests.servers.openbao import OpenBao, bao_binary
 

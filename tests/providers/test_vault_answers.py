@@ -12,7 +12,7 @@ from agent.errors import DeniedError, MalformedError, MissingError, RefreshError
 from agent.providers import open_provider
 from agent.providers.base import fetch
 from agent.providers.vault_connection import SIZE_LIMIT
-from agent.settings import VaultAuth, VaultSource
+from agent.sources.vault import VaultAuth, VaultSource
 from keyferry.material import Material
 from tests.providers.drivers import key, new_value
 from tests.servers.scripted import Request, Response, ScriptedServer

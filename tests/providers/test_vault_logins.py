@@ -16,7 +16,7 @@ import trustme
 from agent.errors import DeniedError, UnavailableError
 from agent.providers import open_provider, vault_session
 from agent.providers.base import Provider, fetch
-from agent.settings import VaultAuth, VaultSource
+from agent.sources.vault import VaultAuth, VaultSource
 from tests.providers.drivers import key, new_value
 from tests.servers.kubernetes import Cluster
 from tests.servers.openbao import OpenBao

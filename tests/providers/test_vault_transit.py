@@ -13,7 +13,7 @@ from agent.errors import DeniedError, MalformedError, MissingError, RefreshError
 from agent.offer import Known
 from agent.providers import open_provider
 from agent.providers.base import Provider, fetch
-from agent.settings import VaultAuth
+from agent.sources.vault import VaultAuth
 from keyferry.material import Material
 from tests.providers.drivers import key, new_value
 from tests.providers.wrapped_drivers import VaultTransitDriver, binding

@@ -14,7 +14,7 @@ from agent.errors import MalformedError, MissingError, RefreshError
 from agent.offer import Known, Offer
 from agent.providers import open_provider
 from agent.providers.base import fetch
-from agent.settings import VaultAuth, VaultSource
+from agent.sources.vault import VaultAuth, VaultSource
 from keyferry.material import Material
 from tests.providers.drivers import key, new_value
 from tests.servers.openbao import OpenBao

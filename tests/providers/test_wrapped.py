@@ -12,7 +12,8 @@ import pytest
 from agent.errors import DeniedError, MalformedError, MissingError, UnavailableError
 from agent.offer import Known, Offer
 from agent.providers.wrapped import Ciphertext, WrappedKeyring
-from agent.settings import AwsKmsSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.aws import AwsKmsSource
 from keyferry.material import Encoding, Material
 from keyferry.times import format_time
 

@@ -12,7 +12,9 @@ import trustme
 
 from agent.providers import open_provider
 from agent.providers.base import Provider
-from agent.settings import GcpKmsSource, Source, VaultAuth, VaultTransitSource
+from agent.sources import Source
+from agent.sources.gcp import GcpKmsSource
+from agent.sources.vault import VaultAuth, VaultTransitSource
 from keyferry.times import format_time
 from tests.providers.drivers import LATER, Driver, key, unique_name
 from tests.servers import gcp_kms

@@ -30,7 +30,8 @@ from itertools import count
 from agent import keyring, schedule
 from agent.errors import MissingError, RefreshError, UnavailableError
 from agent.offer import UNRELEASED, Known, Offer, Offered
-from agent.settings import EnvSource, KeySettings, RefreshSettings, RotationSettings
+from agent.settings import KeySettings, RefreshSettings, RotationSettings
+from agent.sources.env import EnvSource
 from keyferry.layout import (
     CHECK_INTERVAL_SECONDS,
     Generation,

@@ -20,7 +20,8 @@ from agent.errors import (
 )
 from agent.keyring import Rules, known, merge, pruned, withdrawn
 from agent.offer import UNRELEASED, Offer, Offered
-from agent.settings import EnvSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.env import EnvSource
 from keyferry.layout import Generation, Keyring, Version, active_index, parse, serialize
 from keyferry.material import Material, fingerprint
 

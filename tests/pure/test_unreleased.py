@@ -3,7 +3,8 @@
 
 from agent.keyring import Rules, merge
 from agent.offer import UNRELEASED, Offer, Offered
-from agent.settings import EnvSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.env import EnvSource
 from keyferry.layout import states
 from keyferry.material import Material
 from keyferry.times import format_time, parse_time

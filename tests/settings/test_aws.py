@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent import loading
-from agent.settings import AwsKmsSource, SecretsManagerSource, Source
+from agent.sources import Source
+from agent.sources.aws import AwsKmsSource, SecretsManagerSource
 from tests.settings.conftest import Load, Problems
 
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app/key-AbCdEf"

@@ -13,9 +13,6 @@ from agent import loading
 from agent.errors import ConfigError
 from agent.loading import Loaded, restart_reasons
 from agent.settings import (
-    EnvSource,
-    FileSource,
-    GcpKmsSource,
     HttpSettings,
     KeySettings,
     OutageSettings,
@@ -23,13 +20,13 @@ from agent.settings import (
     RotationSettings,
     Settings,
     StartupSettings,
-    VaultAuth,
-    VaultSource,
-    VaultTransitSource,
     VolumeSettings,
 )
 from agent.sources import SOURCES
-from agent.sources.vault import SERVICE_ACCOUNT_TOKEN
+from agent.sources.env import EnvSource
+from agent.sources.file import FileSource
+from agent.sources.gcp import GcpKmsSource
+from agent.sources.vault import SERVICE_ACCOUNT_TOKEN, VaultAuth, VaultSource, VaultTransitSource
 from tests.settings.conftest import Load
 
 EXAMPLE = Path(__file__).parents[2] / "agent.yaml"

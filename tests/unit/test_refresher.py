@@ -16,15 +16,8 @@ from agent.errors import ConfigError, MalformedError, MissingError, UnavailableE
 from agent.events import Event, Events
 from agent.providers.base import Provider
 from agent.refresher import Refresher
-from agent.settings import (
-    FileSource,
-    KeySettings,
-    OutageSettings,
-    Reaction,
-    RefreshSettings,
-    RotationSettings,
-    Settings,
-)
+from agent.settings import KeySettings, OutageSettings, Reaction, RefreshSettings, RotationSettings, Settings
+from agent.sources.file import FileSource
 from keyferry.layout import Keyring
 from tests.providers.fake import FakeProvider, FakeStore
 

@@ -15,7 +15,8 @@ from agent.events import Event, Events
 from agent.filestate import file_state
 from agent.loading import Loaded
 from agent.services import Services
-from agent.settings import FileSource, HttpSettings, KeySettings, Settings, VolumeSettings
+from agent.settings import HttpSettings, KeySettings, Settings, VolumeSettings
+from agent.sources.file import FileSource
 from agent.watcher import Watcher
 from tests.daemon.agent_process import eventually
 
