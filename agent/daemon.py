@@ -4,7 +4,7 @@
 Rules:
 
 - Everything that decides or writes happens in this loop's thread. Provider calls, the watcher and HTTP run in
-  daemon threads that only post messages or read the last ``View``.
+  daemon threads that only post messages or read the last ``Overview``.
 - Each turn looks at the whole state, not at what woke it. A message that is lost or doubled changes nothing.
 - Publishing comes first: log, metrics, HTTP and watcher are loaded when the first refresh of every key has
   ended, or after a moment if a provider is slow.
@@ -25,9 +25,9 @@ from agent.exits import Exit
 from agent.filestate import FileState, file_state
 from agent.keyset import Keyset
 from agent.loading import Loaded, restart_reasons
+from agent.overview import Overview
 from agent.providers import open_provider
 from agent.publication import Publication
-from agent.view import View
 from agent.wakeup import Wakeup, reap
 from keyferry.status import Status
 
@@ -69,7 +69,7 @@ class Daemon:
         self._is_telling = False
         self._started_up = False
         self._exit: Exit | None = None
-        self.view: View | None = None
+        self.overview: Overview | None = None
 
     def run(self) -> Exit:
         """Run until a signal (or the end of ``once``) and return the exit code.
@@ -126,9 +126,9 @@ class Daemon:
         self._keys.turn(at)
         self._publication.turn(self._keys.entries(at.now), at)
         self._pass_startup(at)
-        self.view = self._look(at)
+        self.overview = self._look(at)
         if self._publication.heartbeat_due:
-            self._publication.beat(self.view.status)
+            self._publication.beat(self.overview.status)
         # Last, for it takes longer than all the rest: by then key and heartbeat are out.
         self._look_after_services(at)
 
@@ -199,7 +199,7 @@ class Daemon:
 
     # What others see
 
-    def _look(self, at: Moment) -> View:
+    def _look(self, at: Moment) -> Overview:
         generation = self._publication.generation
         status = Status(
             agent_version=__version__,
@@ -212,7 +212,7 @@ class Daemon:
             keys=self._keys.statuses(at),
             publish_problem=self._publication.problem,
         )
-        return View(at.boot, status, generation, self._keys.unready(generation))
+        return Overview(at.boot, status, generation, self._keys.unready(generation))
 
     def _begin_to_tell(self) -> None:
         self._is_telling = True
@@ -225,7 +225,7 @@ class Daemon:
         from agent.services import Services
 
         self._services = Services(
-            self._loaded, events=self._events, view=lambda: self.view, changed=self._changed
+            self._loaded, events=self._events, overview=lambda: self.overview, changed=self._changed
         )
         self._services.start(self._seen)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent as Prometheus metrics (docs/operations.md has the list and the alerts).
 
-Counters follow the events; everything else is read off the last ``View`` at the moment of the scrape, so that
-ages grow and states change even while nothing happens.
+Counters follow the events; everything else is read off the last ``Overview`` at the moment of the scrape, so
+that ages grow and states change even while nothing happens.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from agent.clock import moment
 from agent.events import Event
-from agent.view import View
+from agent.overview import Overview
 from keyferry.layout import states
 from keyferry.status import Outcome
 
@@ -28,11 +28,11 @@ _PUBLISH_OUTCOMES: Final = ("published", "failed")
 
 
 class Metrics(Collector):
-    """Counts events and describes the view in Prometheus' text format."""
+    """Counts events and describes the overview in Prometheus' text format."""
 
-    def __init__(self, view: Callable[[], View | None]) -> None:
-        """Read ages and states off ``view``."""
-        self._view = view
+    def __init__(self, overview: Callable[[], Overview | None]) -> None:
+        """Read ages and states off ``overview``."""
+        self._overview = overview
         # A second series for each counter, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
@@ -89,19 +89,19 @@ class Metrics(Collector):
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
-        """Describe the view at this moment."""
-        view = self._view()
-        if view is None:
+        """Describe the overview at this moment."""
+        overview = self._overview()
+        if overview is None:
             return
         yield GaugeMetricFamily(
-            "keyferry_generation", "Number of the published generation.", view.status.generation
+            "keyferry_generation", "Number of the published generation.", overview.status.generation
         )
-        yield from _key_metrics(view)
-        yield _outcome_metric(view)
-        yield _version_metric(view)
+        yield from _key_metrics(overview)
+        yield _outcome_metric(overview)
+        yield _version_metric(overview)
 
 
-def _key_metrics(view: View) -> Iterable[Metric]:
+def _key_metrics(overview: Overview) -> Iterable[Metric]:
     def gauge(name: str, meaning: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"keyferry_{name}", meaning, labels=("key",))
 
@@ -115,7 +115,7 @@ def _key_metrics(view: View) -> Iterable[Metric]:
     failures = gauge("refresh_failures", "Refreshes that failed in a row.")
     withdrawn = gauge("withdrawn", "1 if the key may no longer be used.")
     boot = moment().boot
-    for name, key in view.status.keys.items():
+    for name, key in overview.status.keys.items():
         labels = (name,)
         age = None if key.last_success_boottime is None else max(0.0, boot - key.last_success_boottime)
         if age is not None and key.last_success_at is not None:
@@ -129,20 +129,20 @@ def _key_metrics(view: View) -> Iterable[Metric]:
     return last_success, staleness, beyond_bound, bound, delay, failures, withdrawn
 
 
-def _outcome_metric(view: View) -> Metric:
+def _outcome_metric(overview: Overview) -> Metric:
     info = GaugeMetricFamily(
         "keyferry_last_refresh_info", "1 for the outcome of the last refresh.", labels=("key", "outcome")
     )
-    for name, key in view.status.keys.items():
+    for name, key in overview.status.keys.items():
         info.add_metric((name, key.outcome), 1.0)
     return info
 
 
-def _version_metric(view: View) -> Metric:
+def _version_metric(overview: Overview) -> Metric:
     info = GaugeMetricFamily(
         "keyferry_key_version_info", "1 for each version on the volume.", labels=("key", "version", "state")
     )
-    generation = view.generation
+    generation = overview.generation
     if generation is None:
         return info
     now = max(moment().now, generation.published_at)

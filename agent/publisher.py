@@ -23,8 +23,8 @@ from typing import Final
 from agent.directory import Directory, seal
 from agent.errors import PublishError, VolumeError
 from agent.lock import TakenError, VolumeLock
+from agent.payload import Access, Payload, is_generation, number_of
 from agent.settings import VolumeSettings
-from agent.snapshot import Access, Snapshot, is_generation, number_of
 from keyferry.document import DocumentError
 from keyferry.layout import DATA_LINK, LOCK_FILE, STATUS_DIRECTORY, STATUS_FILE, Generation, Keyring
 from keyferry.times import to_millis
@@ -47,7 +47,7 @@ class Publisher:
         self._settings = settings
         self._report = report
         self._number = 0
-        self._snapshot: Snapshot | None = None
+        self._payload: Payload | None = None
         # Generations that are shown no more, and when each is to be removed.
         self._due: dict[str, float] = {}
 
@@ -73,7 +73,7 @@ class Publisher:
     @property
     def generation(self) -> Generation | None:
         """The generation that is published now, ``None`` before the first."""
-        return self._snapshot.generation if self._snapshot else None
+        return self._payload.generation if self._payload else None
 
     def publish(self, keys: Mapping[str, Keyring], *, now: float, boot: float) -> Generation | None:
         """Make ``keys`` visible in one step; return the new generation, or ``None`` if nothing had to change.
@@ -81,7 +81,7 @@ class Publisher:
         Raises ``PublishError``; then the volume shows what it showed before. ``TakenError`` if another agent
         has the volume by now.
         """
-        previous = self._snapshot
+        previous = self._payload
         # No clock counts as earlier than what was published: an activation is never taken back.
         now = to_millis(max(now, previous.generation.published_at if previous else 0.0))
         same = previous is not None and previous.shows(keys, now)
@@ -96,17 +96,17 @@ class Publisher:
                 return None
             # Claimed whatever happens next: no number is ever used for two generations.
             self._number += 1
-            snapshot = Snapshot.of(Generation(self._number, now, dict(keys)))
-            self._replace(snapshot, boot)
+            payload = Payload.of(Generation(self._number, now, dict(keys)))
+            self._replace(payload, boot)
         except OSError as error:
             message = f"cannot publish on {self._settings.path} ({error.strerror}); what was published stays"
             raise PublishError(message) from error
         if previous and same:
             self._report("volume.repaired", previous.directory)
-        self._prune_links(snapshot.files)
+        self._prune_links(payload.files)
         if _withdrawn(keys) - _withdrawn(previous.generation.keys if previous else {}):
             self.retire(boot, every=True)
-        return snapshot.generation
+        return payload.generation
 
     def retire(self, boot: float, *, every: bool = False) -> float | None:
         """Remove generations that were replaced long enough ago; return when the next one is due, if any."""
@@ -145,7 +145,7 @@ class Publisher:
 
     def wipe(self) -> None:
         """Remove every key from the volume; raises ``PublishError``."""
-        self._snapshot = None
+        self._payload = None
         try:
             if self._root.link_target(DATA_LINK) is not None:
                 self._root.unlink(DATA_LINK)
@@ -194,49 +194,49 @@ class Publisher:
 
     def _adopt(self, directory: str, boot: float) -> None:
         try:
-            snapshot = Snapshot.adopt(self._root, directory)
+            payload = Payload.adopt(self._root, directory)
         except (OSError, DocumentError, PublishError):
             self._report("volume.not_adopted", directory)
             return
-        self._snapshot = snapshot
-        self._number = max(self._number, snapshot.generation.number)
+        self._payload = payload
+        self._number = max(self._number, payload.generation.number)
         # A volume that is full must not keep an agent from going on; the next call tries again.
         with suppress(OSError):
-            self._make_links(self._missing_links(snapshot.files))
-        self._prune_links(snapshot.files)
-        if _withdrawn(snapshot.generation.keys):
+            self._make_links(self._missing_links(payload.files))
+        self._prune_links(payload.files)
+        if _withdrawn(payload.generation.keys):
             self.retire(boot, every=True)
 
-    def _replace(self, snapshot: Snapshot, boot: float) -> None:
+    def _replace(self, payload: Payload, boot: float) -> None:
         shown = self._root.link_target(DATA_LINK)
         try:
-            self._write(snapshot)
+            self._write(payload)
         except OSError as error:
             if error.errno != errno.ENOSPC or not self._due:
                 raise
             self.retire(boot, every=True)
-            self._write(snapshot)
+            self._write(payload)
         # Both, since somebody may have pointed the link elsewhere.
-        for directory in {shown, self._snapshot.directory if self._snapshot else None}:
+        for directory in {shown, self._payload.directory if self._payload else None}:
             if directory is not None and is_generation(directory):
                 self._due[directory] = boot + RETIRE_AFTER_SECONDS
-        self._snapshot = snapshot
+        self._payload = payload
 
-    def _write(self, snapshot: Snapshot) -> None:
+    def _write(self, payload: Payload) -> None:
         # Made before the swap: to a reader, a link whose file is missing is what no link is, and so the plain
         # file of a new key appears in the same instant as everything else.
-        missing = self._missing_links(snapshot.files)
-        with self._root.make(snapshot.directory) as child:
+        missing = self._missing_links(payload.files)
+        with self._root.make(payload.directory) as child:
             try:
-                snapshot.write(child, self._access)
+                payload.write(child, self._access)
                 self._make_links(missing)
-                self._set_link(DATA_LINK, snapshot.directory)
+                self._set_link(DATA_LINK, payload.directory)
             except BaseException:
                 # An interruption may come when the swap is already made.
-                if self._root.link_target(DATA_LINK) != snapshot.directory:
-                    self._prune_links(self._snapshot.files if self._snapshot else (), missing)
-                    child.clear(snapshot.files)
-                    self._root.rmdir(snapshot.directory)
+                if self._root.link_target(DATA_LINK) != payload.directory:
+                    self._prune_links(self._payload.files if self._payload else (), missing)
+                    child.clear(payload.files)
+                    self._root.rmdir(payload.directory)
                 raise
 
     def _missing_links(self, names: Collection[str]) -> list[str]:

@@ -12,7 +12,7 @@ from agent.events import Events
 from agent.filestate import FileState
 from agent.loading import Loaded
 from agent.metrics import Metrics
-from agent.view import View
+from agent.overview import Overview
 from agent.watcher import Notify, Watcher
 from agent.web import Server
 
@@ -21,14 +21,14 @@ class Services:
     """Starts, reconfigures and stops them together."""
 
     def __init__(
-        self, loaded: Loaded, *, events: Events, view: Callable[[], View | None], changed: Notify
+        self, loaded: Loaded, *, events: Events, overview: Callable[[], Overview | None], changed: Notify
     ) -> None:
         """Keep the arguments; ``start`` begins."""
         self._loaded = loaded
         self._events = events
         self._changed = changed
-        self._metrics = Metrics(view)
-        self._server = Server(loaded.settings.http, view, self._metrics)
+        self._metrics = Metrics(overview)
+        self._server = Server(loaded.settings.http, overview, self._metrics)
         self._watcher = Watcher(loaded.settings.volume.path, notify=changed, warn=self._warn)
 
     def start(self, seen: Mapping[Path, FileState] | None = None) -> None:

@@ -27,8 +27,8 @@ from typing import Any, Final
 from agent.clock import moment
 from agent.errors import ConfigError
 from agent.metrics import Metrics
+from agent.overview import Overview
 from agent.settings import HttpSettings
-from agent.view import View
 from keyferry.report import describe
 
 # The loop turns every 5 s when nothing happens; six missed turns are no pause.
@@ -46,12 +46,14 @@ Request = socket.socket | tuple[bytes, socket.socket]
 
 
 class Server:
-    """Serves what ``view`` and ``metrics`` show, in threads of its own."""
+    """Serves what ``overview`` and ``metrics`` show, in threads of its own."""
 
-    def __init__(self, settings: HttpSettings, view: Callable[[], View | None], metrics: Metrics) -> None:
+    def __init__(
+        self, settings: HttpSettings, overview: Callable[[], Overview | None], metrics: Metrics
+    ) -> None:
         """Keep the arguments; ``start`` binds."""
         self._settings = settings
-        self._view = view
+        self._overview = overview
         self._metrics = metrics
         self._server: _Listener | None = None
 
@@ -84,44 +86,45 @@ class Server:
             self._server.server_close()
 
     def _answer(self, path: str, *, local: bool) -> Answer:
-        view = self._view()
+        overview = self._overview()
         match path:
             case "/livez":
-                return self._livez(view)
+                return self._livez(overview)
             case "/readyz":
-                return _readyz(view, local=local)
+                return _readyz(overview, local=local)
             case "/metrics":
                 return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render()
-            case "/status" if local and view is not None:
-                return HTTPStatus.OK, "application/json", _describe(view)
-            case "/status" if view is not None:
+            case "/status" if local and overview is not None:
+                return HTTPStatus.OK, "application/json", _describe(overview)
+            case "/status" if overview is not None:
                 return HTTPStatus.FORBIDDEN, "text/plain", b"/status is for the loopback only\n"
             case _:
                 return HTTPStatus.NOT_FOUND, "text/plain", b"not found\n"
 
     @staticmethod
-    def _livez(view: View | None) -> Answer:
-        if view is not None and moment().boot - view.turned_boot > STUCK_AFTER_SECONDS:
+    def _livez(overview: Overview | None) -> Answer:
+        if overview is not None and moment().boot - overview.turned_boot > STUCK_AFTER_SECONDS:
             return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"the loop is stuck\n"
         return HTTPStatus.OK, "text/plain", b"ok\n"
 
 
-def _readyz(view: View | None, *, local: bool) -> Answer:
-    ready = view is not None and not view.unready
+def _readyz(overview: Overview | None, *, local: bool) -> Answer:
+    ready = overview is not None and not overview.unready
     lines = ["ok" if ready else "not ready"]
-    if view is not None and local:
-        lines += [f"{name}: {reason}" for name, reason in view.unready]
+    if overview is not None and local:
+        lines += [f"{name}: {reason}" for name, reason in overview.unready]
         lines += [
             f"{name}: {key.freshness}" + (f" ({key.reason})" if key.reason else "")
-            for name, key in view.status.keys.items()
-            if key.freshness != "fresh" and name not in dict(view.unready)
+            for name, key in overview.status.keys.items()
+            if key.freshness != "fresh" and name not in dict(overview.unready)
         ]
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
     return status, "text/plain; charset=utf-8", ("\n".join(lines) + "\n").encode()
 
 
-def _describe(view: View) -> bytes:
-    document = describe(view.generation, view.status, moment().now) | {"unready": dict(view.unready)}
+def _describe(overview: Overview) -> bytes:
+    document = describe(overview.generation, overview.status, moment().now)
+    document |= {"unready": dict(overview.unready)}
     return json.dumps(document, indent=1).encode() + b"\n"
 
 

@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 
 from tests.kubernetes.test_eyes import DASHBOARD, expressions
-from tests.unit.scenes import key_status, keyring, version, view
+from tests.unit.scenes import key_status, keyring, overview, version
 from tests.unit.test_metrics import event, scrape
 
 pytestmark = pytest.mark.chart
@@ -30,7 +30,7 @@ QUERIES = [
 def exported() -> Mapping[str, frozenset[str]]:
     """Return the labels of each metric that an agent exports."""
     samples = scrape(
-        view({"master": key_status(30.0)}, {"master": keyring(version("5", 0.0))}),
+        overview({"master": key_status(30.0)}, {"master": keyring(version("5", 0.0))}),
         event("refresh.started"),
         event("refresh.succeeded", outcome="changed", duration=0.02),
     ).samples

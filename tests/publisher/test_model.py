@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from agent.payload import number_of
 from agent.publisher import RETIRE_AFTER_SECONDS
-from agent.snapshot import number_of
 from keyferry.layout import DATA_LINK, KEYRING_FILE, Keyring
 from keyferry.reader import read_volume
 from tests.publisher.scene import BOOT, NOW, material, names, plain, published, publisher_on, ring, withdrawn

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views of an agent that never ran, for what shows them."""
+"""Overviews of an agent that never ran, for what shows them."""
 
 import secrets
 from typing import Any
 
 from agent.clock import moment
-from agent.view import View
+from agent.overview import Overview
 from keyferry.layout import Generation, Keyring, Version
 from keyferry.material import Material
 from keyferry.status import KeyStatus, Status
@@ -46,14 +46,14 @@ def key_status(age: float | None = None, **changes: Any) -> KeyStatus:
     return KEY_STATUS._replace(last_success_boottime=last, **changes)
 
 
-def view(
+def overview(
     keys: dict[str, KeyStatus] | None = None,
     rings: dict[str, Keyring] | None = None,
     *,
     unready: tuple[tuple[str, str], ...] = (),
     turned_ago: float = 0.0,
     published_at: float = 1_700_000_000.0,
-) -> View:
+) -> Overview:
     generation = None if rings is None else Generation(7, published_at, rings)
     status = Status(
         agent_version="0.1.0",
@@ -65,4 +65,4 @@ def view(
         config_problems=(),
         keys=keys or {},
     )
-    return View(moment().boot - turned_ago, status, generation, unready)
+    return Overview(moment().boot - turned_ago, status, generation, unready)

@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.events import Event
 from agent.metrics import Metrics
-from agent.view import View
-from tests.unit.scenes import key_status, keyring, version, view
+from agent.overview import Overview
+from tests.unit.scenes import key_status, keyring, overview, version
 
 # Alerts and dashboards depend on these names.
 NAMES = {
@@ -60,7 +60,7 @@ class Scrape:
         return found[0] if found else None
 
 
-def scrape(shown: View | None, *events: Event) -> Scrape:
+def scrape(shown: Overview | None, *events: Event) -> Scrape:
     metrics = Metrics(lambda: shown)
     for item in events:
         metrics.count(item)
@@ -71,7 +71,7 @@ def scrape(shown: View | None, *events: Event) -> Scrape:
 def full() -> Scrape:
     """Return a scrape with everything that can be in one."""
     return scrape(
-        view({"master": key_status(30.0)}, {"master": keyring(version("5", 0.0))}),
+        overview({"master": key_status(30.0)}, {"master": keyring(version("5", 0.0))}),
         event("refresh.started"),
         event("refresh.started"),
         event("refresh.succeeded", outcome="changed", duration=0.02),
@@ -99,7 +99,7 @@ def test_counters(full: Scrape) -> None:
 
 def test_failures_are_counted_from_zero() -> None:
     """An alert on an increase is blind to a series that begins with 1."""
-    begun = scrape(view({"master": key_status()}), event("refresh.started"))
+    begun = scrape(overview({"master": key_status()}), event("refresh.started"))
     failures = ("unavailable", "denied", "missing", "malformed", "conflict")
     counted = {name: begun.value("keyferry_refresh_total", key="master", outcome=name) for name in failures}
     assert counted == dict.fromkeys(failures, 0)
@@ -108,7 +108,7 @@ def test_failures_are_counted_from_zero() -> None:
 
 def test_the_last_outcome_is_a_state() -> None:
     """What is wrong now, however long it is until somebody asks again."""
-    shown = scrape(view({"master": key_status(1.0)._replace(outcome="denied")}))
+    shown = scrape(overview({"master": key_status(1.0)._replace(outcome="denied")}))
     assert shown.value("keyferry_last_refresh_info", key="master", outcome="denied") == 1
     assert shown.value("keyferry_last_refresh_info", outcome="unchanged") is None
 
@@ -122,7 +122,7 @@ def test_ages_grow_while_nothing_happens(full: Scrape) -> None:
 
 def test_before_anything_is_known() -> None:
     assert scrape(None).value("keyferry_generation") is None
-    nothing = scrape(view({"master": key_status()}))
+    nothing = scrape(overview({"master": key_status()}))
     assert nothing.value("keyferry_generation") == 0
     assert nothing.value("keyferry_staleness_seconds", key="master") is None
     assert nothing.value("keyferry_beyond_bound", key="master") == 0
@@ -131,10 +131,10 @@ def test_before_anything_is_known() -> None:
 def test_states_follow_the_clock() -> None:
     """A version turns active at its time, even while the loop is elsewhere."""
     ring = keyring(version("gone", None), version("old", 0.0), version("new", time.time() + 3600))
-    shown = scrape(view({"master": key_status(1.0)}, {"master": ring}))
+    shown = scrape(overview({"master": key_status(1.0)}, {"master": ring}))
     for name, state in {"gone": "deactivated", "old": "active", "new": "pre-active"}.items():
         assert shown.value("keyferry_key_version_info", key="master", version=name, state=state) == 1
-    later = scrape(view({"master": key_status(1.0)}, {"master": ring}, published_at=time.time() + 7200))
+    later = scrape(overview({"master": key_status(1.0)}, {"master": ring}, published_at=time.time() + 7200))
     assert later.value("keyferry_key_version_info", version="new", state="active") == 1
     assert later.value("keyferry_key_version_info", version="old", state="deactivated") == 1
 
@@ -143,12 +143,12 @@ def test_states_follow_the_clock() -> None:
 def test_beyond_bound_is_what_status_says(beyond: bool) -> None:
     """One rule for both: the bound holds more than staleness, so that alone must not be held against it."""
     status = key_status(1.0)._replace(beyond_bound=beyond)
-    assert scrape(view({"master": status})).value("keyferry_beyond_bound", key="master") == beyond
+    assert scrape(overview({"master": status})).value("keyferry_beyond_bound", key="master") == beyond
 
 
 def test_withdrawn() -> None:
     shown = scrape(
-        view({"master": key_status(1.0, withdrawn="denied")}, {"master": keyring(withdrawn="denied")})
+        overview({"master": key_status(1.0, withdrawn="denied")}, {"master": keyring(withdrawn="denied")})
     )
     assert shown.value("keyferry_withdrawn", key="master") == 1
     assert shown.value("keyferry_key_version_info") is None

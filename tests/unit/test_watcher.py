@@ -245,7 +245,7 @@ def test_a_watcher_that_ends_is_told_once(tmp_path: Path) -> None:
             failed.set()
             raise SystemExit  # ends a thread without a word
 
-    services = Services(Loaded(settings), events=events, view=lambda: None, changed=changed)
+    services = Services(Loaded(settings), events=events, overview=lambda: None, changed=changed)
     services.start()
     events.attach(told.append)
     try:

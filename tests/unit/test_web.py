@@ -14,21 +14,21 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.metrics import Metrics
+from agent.overview import Overview
 from agent.settings import HttpSettings
-from agent.view import View
 from agent.web import CONNECTIONS, Server, _is_loopback
 from tests.daemon.agent_process import Reply, eventually
-from tests.unit.scenes import key_status, keyring, version, view
+from tests.unit.scenes import key_status, keyring, overview, version
 
 Serve = Callable[..., int]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Return a function that serves a view on a free port and returns the port."""
+    """Return a function that serves an overview on a free port and returns the port."""
     with ExitStack() as stack:
 
-        def start(shown: View | None, host: str = "127.0.0.1") -> int:
+        def start(shown: Overview | None, host: str = "127.0.0.1") -> int:
             server = Server(HttpSettings(host=host, port=0), lambda: shown, Metrics(lambda: shown))
             address = server.start()
             stack.callback(server.stop)
@@ -82,7 +82,7 @@ def own_address() -> str:
     ],
 )
 def test_paths_and_methods(serve: Serve, method: str, path: str, status: int) -> None:
-    port = serve(view({"master": key_status(1.0)}))
+    port = serve(overview({"master": key_status(1.0)}))
     reply = ask(port, path, method, body="x=1" if method == "POST" else None)
     assert reply.status == status
     assert reply.headers["Cache-Control"] == "no-store"
@@ -92,7 +92,7 @@ def test_paths_and_methods(serve: Serve, method: str, path: str, status: int) ->
 
 
 def test_what_the_client_sent_does_not_come_back(serve: Serve) -> None:
-    port = serve(view())
+    port = serve(overview())
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(b"<script>alert(1)</script>\r\n\r\n")
         answer = b""
@@ -103,14 +103,15 @@ def test_what_the_client_sent_does_not_come_back(serve: Serve) -> None:
 
 def test_dual_stack(serve: Serve) -> None:
     """Without a host, probes may come by IPv4 and IPv6."""
-    port = serve(view(), host="")
+    port = serve(overview(), host="")
     assert ask(port, "/livez", host="127.0.0.1").status == 200
     assert ask(port, "/livez", host="::1").status == 200
 
 
 def test_names_and_reasons_are_for_the_loopback(serve: Serve) -> None:
     port = serve(
-        view({"stale-key": key_status(99.0, freshness="stale")}, unready=(("hidden", "a reason"),)), host=""
+        overview({"stale-key": key_status(99.0, freshness="stale")}, unready=(("hidden", "a reason"),)),
+        host="",
     )
     assert ask(port, "/readyz").body == "not ready\nhidden: a reason\nstale-key: stale\n"
     assert ask(port, "/readyz", host="::1").body.count("\n") == 3
@@ -147,7 +148,7 @@ class TestVerdicts:
         ("turned_ago", "status"), [(0.0, 200), (29.0, 200), (31.0, 503)], ids=["busy", "quiet", "stuck"]
     )
     def test_livez(self, serve: Serve, turned_ago: float, status: int) -> None:
-        port = serve(view(turned_ago=turned_ago))
+        port = serve(overview(turned_ago=turned_ago))
         assert ask(port, "/livez").status == status
         assert ask(port, "/readyz").status == 200
 
@@ -161,20 +162,20 @@ class TestVerdicts:
     @pytest.mark.parametrize("freshness", ["stale", "expired"])
     def test_staleness_is_a_reason_and_no_failure(self, serve: Serve, freshness: str) -> None:
         """Every pod of a fleet grows stale at the same moment; none may leave the service for it."""
-        port = serve(view({"master": key_status(9e9, freshness=freshness, reason="no answer")}))
+        port = serve(overview({"master": key_status(9e9, freshness=freshness, reason="no answer")}))
         reply = ask(port, "/readyz")
         assert (reply.status, reply.body) == (200, f"ok\nmaster: {freshness} (no answer)\n")
 
 
 def test_no_body_holds_a_secret(serve: Serve) -> None:
     secret = secrets.token_urlsafe(32)
-    port = serve(view({"master": key_status(1.0)}, {"master": keyring(version("5", 0.0, secret))}))
+    port = serve(overview({"master": key_status(1.0)}, {"master": keyring(version("5", 0.0, secret))}))
     for path in ("/livez", "/readyz", "/metrics", "/status", "/"):
         assert secret not in ask(port, path).body
 
 
 def test_a_slow_client_does_not_hold_up_the_others(serve: Serve) -> None:
-    port = serve(view())
+    port = serve(overview())
     with ExitStack() as stack:
         for _ in range(100):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
@@ -186,7 +187,7 @@ def test_a_slow_client_does_not_hold_up_the_others(serve: Serve) -> None:
 
 def test_too_many_clients_take_no_probes_place(serve: Serve) -> None:
     """The oldest are hung up on, and all together cost no more than so many threads."""
-    port = serve(view())
+    port = serve(overview())
     with ExitStack() as stack:
         clients = []
         for _ in range(CONNECTIONS + 50):
@@ -223,7 +224,7 @@ def test_port_in_use(host: str) -> None:
 
 
 def test_stops_at_once(serve: Serve) -> None:
-    server = Server(HttpSettings(host="127.0.0.1", port=0), view, Metrics(lambda: None))
+    server = Server(HttpSettings(host="127.0.0.1", port=0), overview, Metrics(lambda: None))
     server.start()
     began = time.monotonic()
     server.stop()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A generation as the directory of files that it is on the volume.
+"""The payload of a publication: a generation as the directory of files that it is on the volume.
 
 Rules:
 
@@ -69,7 +69,7 @@ class Access(NamedTuple):
         )
 
 
-class Snapshot(NamedTuple):
+class Payload(NamedTuple):
     """The name of a generation's directory, the generation, and the files in it."""
 
     directory: str

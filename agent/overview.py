@@ -7,7 +7,7 @@ from keyferry.layout import Generation
 from keyferry.status import Status
 
 
-class View(NamedTuple):
+class Overview(NamedTuple):
     """The agent at the moment ``turned_boot`` (CLOCK_BOOTTIME seconds), when the loop last came by.
 
     ``unready`` names the keys that cannot be read and why; the agent is ready when it is empty.
