@@ -387,7 +387,8 @@ from pathlib import Path
 from agent.errors import UnavailableError
 from agent.providers import open_provider
 from agent.providers.base import fetch
-from agent.settings import GcpKmsSource, KeySettings
+from agent.settings import KeySettings
+from agent.sources.gcp import GcpKmsSource
 source = GcpKmsSource(
     key_name={store.key_name!r},
     keyring=Path({str(store.keyring.path)!r}),

@@ -14,9 +14,11 @@ Rules:
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -207,8 +209,13 @@ def bao_binary() -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of 127.0.0.1 that is free now, and that no outgoing connection takes meanwhile.
+
+    Those get theirs from 32768 on (ip(7)).
+    """
+    while True:
+        # Not of `random`, which property tests seed: two workers would draw the same ones.
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
