@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from tests.servers.openbao import OpenBao
@@ -40,10 +39,8 @@ class Workshop:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.bao.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self.bao.__exit__()
         shutil.rmtree(self.home)
 
     def rotate(self) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.adapter.test_processes import INHERITED
 from tests.adapter.volume import Volume, version
 from tests.daemon.agent_process import eventually
-from tests.servers.openbao import DIES_WITH_PARENT, free_port
+from tests.servers.process import DIES_WITH_PARENT, free_port
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 3

@@ -17,7 +17,8 @@ from tests.kubernetes.injection import admit
 from tests.kubernetes.pod import Pod
 from tests.kubernetes.podman import IMAGE, PYTHON, VAULT_IMAGE, VERSION, inspect, podman
 from tests.servers.kubernetes import Cluster
-from tests.servers.openbao import OpenBao, free_port
+from tests.servers.openbao import OpenBao
+from tests.servers.process import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

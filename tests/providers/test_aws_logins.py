@@ -18,7 +18,7 @@ from tests.providers.aws_drivers import SecretsManagerDriver, only_these_variabl
 from tests.providers.drivers import new_value
 from tests.servers.aws_proxy import sts_refusal
 from tests.servers.moto_server import ACCOUNT, REGION, Moto
-from tests.servers.openbao import free_port
+from tests.servers.process import free_port
 from tests.servers.scripted import Request, Response, ScriptedServer
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/keyferry"

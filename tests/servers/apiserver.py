@@ -21,14 +21,13 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import trustme
 import yaml
 
 from tests.kubernetes.tools import APISERVER, ETCD, KUBECTL
-from tests.servers.openbao import DIES_WITH_PARENT, free_port
+from tests.servers.process import DIES_WITH_PARENT, free_port
 
 Document = dict[str, Any]
 
@@ -53,12 +52,7 @@ class ApiServer:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     def kubectl(self, *arguments: str, given: str = "") -> str:

