@@ -19,7 +19,7 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 # Before grpc is imported: its own log lines would stand between the agent's on standard error.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -47,10 +47,13 @@ _CHANNEL_OPTIONS: Final = (
     # The process's shared pool would hand a dropped connection, with its backoff, to the next channel.
     ("grpc.use_local_subchannel_pool", 1),
 )
-# Google's words for a version that is gone, in the violations of a failed precondition: KEY_ and its state.
+# Google's words for a version's state, in the violations of a failed precondition.
+_DISABLED: Final = "KEY_DISABLED"
 _GONE: Final = frozenset({"KEY_DESTROYED", "KEY_DESTROY_SCHEDULED"})
-# Why IAM refuses, in an error's own reason. Any other reason is about the project: its billing, its APIs.
-_REFUSED: Final = frozenset({None, "IAM_PERMISSION_DENIED"})
+# IAM's refusal, in an error's own reason. Any other one is about the project or its network, and none at all
+# is what gRPC makes of a proxy's 403.
+_REFUSED: Final = "IAM_PERMISSION_DENIED"
+_PERIMETER: Final = "SECURITY_POLICY_VIOLATED"
 _CORRUPTED: Final = "sent an answer that does not fit its checksum"
 
 
@@ -96,7 +99,8 @@ class GcpKmsProvider:
         try:
             response = self._answered(lambda: self._connected().encrypt(request, **self._options()))
         except exceptions.GoogleAPICallError as error:
-            raise self._not_wrapped(error) from error
+            version = f"the primary version of KMS key {self._source.key_name}"
+            raise self._failure(error, "encrypt", version) from error
         verified = (
             response.verified_plaintext_crc32c and response.verified_additional_authenticated_data_crc32c
         )
@@ -119,8 +123,15 @@ class GcpKmsProvider:
         )
         try:
             response = self._answered(lambda: self._connected().decrypt(request, **self._options()))
+        except exceptions.InvalidArgument as error:
+            message = (
+                f"{ciphertext.place} does not decrypt with {self._source.key_name}: another key wrapped it, "
+                "or it was made for another key name or version id, or changed since; wrap the key anew"
+            )
+            raise MalformedError(message) from error
         except exceptions.GoogleAPICallError as error:
-            raise self._failure(error, ciphertext) from error
+            version = f"the KMS key version that wrapped {ciphertext.place}"
+            raise self._failure(error, "decrypt", version) from error
         if response.plaintext_crc32c != crc32c(response.plaintext):
             raise UnavailableError(self._about(_CORRUPTED))
         return response.plaintext
@@ -163,48 +174,38 @@ class GcpKmsProvider:
             message = f"cannot read ca_file {path}: {error.strerror}"
             raise UnavailableError(message) from error
 
-    def _failure(self, error: exceptions.GoogleAPICallError, ciphertext: Ciphertext) -> RefreshError:
-        """Return what a failed call means for ``ciphertext``."""
+    def _failure(
+        self, error: exceptions.GoogleAPICallError, verb: Literal["decrypt", "encrypt"], version: str
+    ) -> RefreshError:
+        """Return what a failed call means for the key; ``version`` names the KMS key version it is about."""
         key_name = self._source.key_name
+        states = _violations(error)
         match error:
-            case exceptions.Forbidden() if error.reason in _REFUSED:
+            case exceptions.Forbidden() if error.reason == _REFUSED:
+                role = f"roles/cloudkms.cryptoKey{verb.capitalize()}er"
                 return DeniedError(
-                    f"Cloud KMS refuses to decrypt with {key_name}, or there is no such key; check key_name, "
-                    f"and grant roles/cloudkms.cryptoKeyDecrypter on it to the account of {self._login}"
+                    f"Cloud KMS refuses to {verb} with {key_name}, or there is no such key; check key_name, "
+                    f"and grant {role} on it to the account of {self._login}"
                 )
             case exceptions.NotFound():
                 return MissingError(f"Cloud KMS has no key {key_name}; check key_name")
-            case exceptions.FailedPrecondition():
-                return _unusable(error, ciphertext)
-            case exceptions.BadRequest():
-                return MalformedError(
-                    f"{ciphertext.place} does not decrypt with {key_name}: another key wrapped it, or it was "
-                    "made for another key name or version id, or changed since; wrap the key anew"
+            case exceptions.FailedPrecondition() if states & _GONE:
+                return MissingError(
+                    f"{version} is destroyed, or scheduled to be; before that day, restore and enable it"
                 )
-        return UnavailableError(self._about(self._trouble(error)), retry_after_seconds=_wish(error))
-
-    def _not_wrapped(self, error: exceptions.GoogleAPICallError) -> RefreshError:
-        """Return what it means that the key does not wrap."""
-        key_name = self._source.key_name
-        match error:
-            case exceptions.Forbidden() if error.reason in _REFUSED:
-                return DeniedError(
-                    f"Cloud KMS refuses to encrypt with {key_name}, or there is no such key; check key_name, "
-                    f"and grant roles/cloudkms.cryptoKeyEncrypter on it to the account of {self._login}"
-                )
-            case exceptions.NotFound():
-                return MissingError(f"Cloud KMS has no key {key_name}; check key_name")
+            case exceptions.FailedPrecondition() if _DISABLED in states:
+                return DeniedError(f"{version} is disabled; enable it")
             case exceptions.FailedPrecondition():
-                return DeniedError(f"the primary version of KMS key {key_name} is not enabled; enable it")
-        return UnavailableError(self._about(self._trouble(error)), retry_after_seconds=_wish(error))
+                trouble = f"cannot use {version}; check its state, or the external manager that holds it"
+            case _:
+                trouble = self._trouble(error)
+        return UnavailableError(self._about(trouble), retry_after_seconds=_wish(error))
 
     def _trouble(self, error: exceptions.GoogleAPICallError) -> str:
-        """Say what is in the way of an answer about the ciphertext."""
+        """Say what is in the way of an answer about the key."""
         match error:
             case exceptions.Forbidden():
-                return (
-                    f"does not serve the project ({error.reason}); check its billing and that the API is on"
-                )
+                return _withheld(error.reason)
             case exceptions.Unauthorized():
                 return (
                     f"does not accept the token of {self._login}; check that the key or the account was not "
@@ -224,14 +225,22 @@ class GcpKmsProvider:
         return f"Cloud KMS at {self._source.endpoint} {what}"
 
 
-def _unusable(error: exceptions.GoogleAPICallError, ciphertext: Ciphertext) -> RefreshError:
-    details = [detail for detail in error.details if isinstance(detail, PreconditionFailure)]
-    if any(violation.type in _GONE for detail in details for violation in detail.violations):
-        return MissingError(
-            f"the KMS key version that wrapped {ciphertext.place} is destroyed, or scheduled to be; before "
-            "that day, restore and enable it"
+def _withheld(reason: str | None) -> str:
+    """Say why a call is forbidden, if not by IAM."""
+    if reason is None:
+        return "refuses the call without a reason, as a proxy does; check endpoint and the proxies"
+    if reason == _PERIMETER:
+        return (
+            f"is kept from the agent by VPC Service Controls ({reason}); let the agent's network or account "
+            "into the project's perimeter"
         )
-    return DeniedError(f"the KMS key version that wrapped {ciphertext.place} is disabled; enable it")
+    return f"does not serve the project ({reason}); check its billing and that the API is on"
+
+
+def _violations(error: exceptions.GoogleAPICallError) -> set[str]:
+    """Return the types of what a failed precondition names."""
+    details = [detail for detail in error.details if isinstance(detail, PreconditionFailure)]
+    return {violation.type for detail in details for violation in detail.violations}
 
 
 def _wish(error: exceptions.GoogleAPICallError) -> float | None:

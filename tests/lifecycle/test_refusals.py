@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the commands do not do, and the sentences with which they say so."""
 
+import fcntl
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, DeniedError, MissingError, UnavailableError
-from agent.providers import lifecycle
+from agent.providers import files, lifecycle
 from agent.providers.lifecycle import ExistsError, Rotation
 from agent.settings import KeySettings
 from agent.sources.file import FileSource
@@ -161,11 +163,29 @@ class TestFiles:
         store = opened(KeyringFile)
         store.configure(store.section() | {"path": str(store.home / "none" / "key")})
         sentence = (
-            rf"^cannot write file {store.home}/none/key: No such file or directory; a mounted ConfigMap or "
-            "Secret is changed at its source, not in the pod$"
+            f"^cannot write file {store.home}/none/key: No such file or directory; make its directory first$"
         )
         with pytest.raises(UnavailableError, match=sentence):
             lifecycle.create(store.keeper(), new_material(store.key()))
+
+    def test_somebody_else_at_work(
+        self, opened: Callable[[type[KeyringFile]], KeyringFile], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever waits for another one says so in the end, and does not wait for ever."""
+        store = opened(KeyringFile)
+        monkeypatch.setattr(files, "_LOCK_SECONDS", 0.1)
+        descriptor = os.open(store.home, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            sentence = (
+                f"^another one is changing file {store.path}, or holds a lock on its directory, for more than "
+                r"0\.1 s; nothing was written$"
+            )
+            with pytest.raises(UnavailableError, match=sentence):
+                lifecycle.create(store.keeper(), new_material(store.key()))
+        finally:
+            os.close(descriptor)
+        assert not store.path.exists()
 
     def test_a_bare_ciphertext(self, opened: Callable[[type[VaultTransit]], VaultTransit]) -> None:
         store = opened(VaultTransit)
@@ -192,9 +212,10 @@ class TestWrapping:
         [
             (gcp_kms.denied(), DeniedError, "Cloud KMS refuses to encrypt with projects/"),
             (gcp_kms.denied("BILLING_DISABLED"), UnavailableError, "does not serve the project"),
+            (gcp_kms.unusable(), UnavailableError, "cannot use the primary version of KMS key projects/"),
             (gcp_kms.throttled(7), UnavailableError, "asks to slow down"),
         ],
-        ids=["denied", "billing", "throttled"],
+        ids=["denied", "billing", "unusable", "throttled"],
     )
     def test_cloud_kms(
         self,
@@ -218,7 +239,7 @@ class TestWrapping:
         store = opened(GcpKms)
         store.kms.set_state(store.key_name, 1, gcp_kms.State.DISABLED)
         with pytest.raises(
-            DeniedError, match=f"^the primary version of KMS key {store.key_name} is not enabled"
+            DeniedError, match=f"^the primary version of KMS key {store.key_name} is disabled"
         ):
             lifecycle.create(store.keeper(), new_material(store.key()))
 

@@ -28,6 +28,7 @@ from tests.providers.wrapped_drivers import GcpKmsDriver, binding
 from tests.servers import gcp_kms
 from tests.servers.gcp_kms import State
 from tests.servers.google_identity import GoogleIdentity
+from tests.servers.h2_proxy import ForbiddingProxy
 from tests.servers.scripted import Response
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,10 @@ GONE = (
     "the KMS key version that wrapped version 1 in file {ring} is destroyed, or scheduled to be; before "
     "that day, restore and enable it"
 )
+UNUSABLE = (
+    "{kms} cannot use the KMS key version that wrapped version 1 in file {ring}; check its state, or the "
+    "external manager that holds it"
+)
 UNAUTHENTICATED = (
     "does not accept the token of credentials_file {file}; check that the key or the account was not "
     "disabled, and the clock of this machine"
@@ -89,10 +94,11 @@ UNAUTHENTICATED = (
     [
         pytest.param(fault(gcp_kms.denied()), DeniedError, DENIED, id="denied"),
         pytest.param(
-            fault(gcp_kms.failed(grpc.StatusCode.PERMISSION_DENIED)),
-            DeniedError,
-            DENIED,
-            id="denied, no reason",
+            fault(gcp_kms.denied("SECURITY_POLICY_VIOLATED")),
+            UnavailableError,
+            "{kms} is kept from the agent by VPC Service Controls (SECURITY_POLICY_VIOLATED); let the "
+            "agent's network or account into the project's perimeter",
+            id="outside the perimeter",
         ),
         pytest.param(
             fault(gcp_kms.denied("BILLING_DISABLED")),
@@ -106,6 +112,13 @@ UNAUTHENTICATED = (
             "the KMS key version that wrapped version 1 in file {ring} is disabled; enable it",
             id="disabled",
         ),
+        pytest.param(
+            fault(gcp_kms.unusable("EKM_SAYS_NO")),
+            UnavailableError,
+            UNUSABLE,
+            id="an external manager's trouble",
+        ),
+        pytest.param(fault(gcp_kms.unusable()), UnavailableError, UNUSABLE, id="an unnamed precondition"),
         pytest.param(in_state(State.DESTROY_SCHEDULED), MissingError, GONE, id="to be destroyed"),
         pytest.param(in_state(State.DESTROYED), MissingError, GONE, id="destroyed"),
         pytest.param(
@@ -156,6 +169,21 @@ def test_failures(store: Store, change: Callable[[Store], None], kind: type, rea
         key=store.key_name,
         ring=store.keyring.path,
         file=store.credentials_file,
+    )
+
+
+def test_a_proxys_403(store: Store) -> None:
+    """To gRPC it is PERMISSION_DENIED, which must not fire the kill switch."""
+    store.put(new_value())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    store.ca.issue_cert("127.0.0.1").configure_cert(context)
+    with ForbiddingProxy(context) as proxy:
+        error = failure(opened(store, replace(store.source(), endpoint=proxy.address)))
+        assert proxy.calls == 1
+    assert type(error) is UnavailableError
+    assert error.reason == (
+        f"Cloud KMS at {proxy.address} refuses the call without a reason, as a proxy does; check endpoint "
+        "and the proxies"
     )
 
 

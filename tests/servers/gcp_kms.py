@@ -59,6 +59,14 @@ def denied(reason: str = "IAM_PERMISSION_DENIED") -> RefusalError:
     return RefusalError(grpc.StatusCode.PERMISSION_DENIED, "Permission denied (or it may not exist).", info)
 
 
+def unusable(*violations: str) -> RefusalError:
+    """Return a failed precondition with violations of these types."""
+    detail = PreconditionFailure(
+        violations=[PreconditionFailure.Violation(type=type_) for type_ in violations]
+    )
+    return RefusalError(grpc.StatusCode.FAILED_PRECONDITION, "made up by a test", detail)
+
+
 def throttled(seconds: int) -> RefusalError:
     """Return a quota's answer, with a wish when to come back."""
     wish = RetryInfo(retry_delay=Duration(seconds=seconds))
