@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from agent.commands.hardening import harden
+from agent.commands.hardening import clean_up_when_stopped, harden
 from agent.commands.look import active, chosen, look
 from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, MissingError, RefreshError
@@ -47,6 +47,7 @@ def bootstrap(config: Path | None, name: str | None, *, make: bool, as_json: boo
     Returns 0 if all are there, 1 if one is not, 2 if one cannot be made by any command.
     """
     harden()
+    clean_up_when_stopped()
     settings = load(config, os.environ).settings
     found = [_bootstrap(key, settings, make=make) for key in chosen(settings, name)]
     if as_json:

@@ -4,6 +4,7 @@
 import ctypes
 import os
 import resource
+import signal
 from typing import Final
 
 # prctl(2), PR_SET_DUMPABLE of <sys/prctl.h>.
@@ -22,3 +23,8 @@ def harden() -> None:
     # A process of the same uid could attach to a dumpable one and read the keys. Where the call is not
     # allowed the pod's own isolation is all there is, and that is what it is for.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def clean_up_when_stopped() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, so that no half-made file with a key in it stays."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -20,7 +20,7 @@ from typing import Final
 from agent import schedule
 from agent.clock import moment
 from agent.commands.following import Follower
-from agent.commands.hardening import harden
+from agent.commands.hardening import clean_up_when_stopped, harden
 from agent.commands.look import chosen, judged, look, newest
 from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, RefreshError
@@ -69,6 +69,7 @@ class Rotated:
 def rotate(config: Path | None, directory: Path | None, name: str | None, options: Options) -> int:
     """Rotate one key; return 0, or 3 if it was to be followed and is not active in time."""
     harden()
+    clean_up_when_stopped()
     settings = load(config, os.environ).settings
     keys = chosen(settings, name)
     if len(keys) > 1:

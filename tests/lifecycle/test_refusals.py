@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the commands do not do, and the sentences with which they say so."""
 
+import errno
 import fcntl
 import json
 import os
@@ -168,6 +169,23 @@ class TestFiles:
         with pytest.raises(UnavailableError, match=sentence):
             lifecycle.create(store.keeper(), new_material(store.key()))
 
+    def test_a_read_only_volume(
+        self, opened: Callable[[type[KeyringFile]], KeyringFile], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A pod's ConfigMap is one: whoever tries to write it learns where it is changed."""
+
+        def link(*_: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        store = opened(KeyringFile)
+        monkeypatch.setattr(os, "link", link)
+        sentence = (
+            f"^cannot write file {store.path}: Read-only file system; a mounted ConfigMap or Secret is "
+            "changed at its source, not in the pod$"
+        )
+        with pytest.raises(UnavailableError, match=sentence):
+            lifecycle.create(store.keeper(), new_material(store.key()))
+
     def test_somebody_else_at_work(
         self, opened: Callable[[type[KeyringFile]], KeyringFile], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -178,8 +196,8 @@ class TestFiles:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             sentence = (
-                f"^another one is changing file {store.path}, or holds a lock on its directory, for more than "
-                r"0\.1 s; nothing was written$"
+                f"^another one is changing file {store.path}, or holds a lock on its directory, for more "
+                r"than 0\.1 s; nothing was written$"
             )
             with pytest.raises(UnavailableError, match=sentence):
                 lifecycle.create(store.keeper(), new_material(store.key()))

@@ -216,6 +216,7 @@ def test_made_and_not_read_back(vault: VaultKv) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lifecycle, "rotate", rotate_and_deny)
         patch.setattr(rotate, "harden", lambda: None)
+        patch.setattr(rotate, "clean_up_when_stopped", lambda: None)
         with pytest.raises(
             AgentError, match=r"^version 2 was made, but cannot be read back: denied: "
         ) as raised:
