@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from agent import keyring, schedule
 from agent.call import answer
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
     key: str
     provider: str
-    outcome: Outcome
+    outcome: Outcome | Literal["ok"]
     reason: str | None = None
     versions: tuple[str, ...] = ()
     active: str | None = None
@@ -64,7 +64,7 @@ def check(config: Path | None, *, as_json: bool) -> int:
         _tell(loaded.settings, inspection.problems, warnings, findings)
     if inspection.problems:
         return Exit.MISCONFIGURED
-    return Exit.OK if all(finding.outcome == "changed" for finding in findings) else Exit.FAILED
+    return Exit.OK if all(finding.outcome == "ok" for finding in findings) else Exit.FAILED
 
 
 def _try_all(settings: Settings) -> list[Finding]:
@@ -140,7 +140,7 @@ def _finding(
     return Finding(
         key=key.name,
         provider=key.provider,
-        outcome="changed",
+        outcome="ok",
         versions=tuple(version.id for version in versions),
         active=active.id,
         fingerprint=active.fingerprint,
@@ -163,7 +163,7 @@ def _tell(
     for warning in warnings:
         print(f"  warning: {warning}")
     for finding in findings:
-        if finding.outcome != "changed":
+        if finding.outcome != "ok":
             print(f"key {finding.key} ({finding.provider}): {finding.outcome}: {finding.reason}")
             continue
         print(f"key {finding.key} ({finding.provider}): ok, version {finding.active}, {finding.fingerprint}")

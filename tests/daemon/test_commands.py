@@ -142,7 +142,7 @@ class TestCheck:
         document = json.loads(text)
         assert document["volume"] == {"path": str(agent.volume), "problems": []}
         master, missing = document["keys"]
-        assert (master["key"], master["outcome"]) == ("master", "changed")
+        assert (master["key"], master["outcome"]) == ("master", "ok")
         assert master["active"] == master["fingerprint"] == master["versions"][0]
         assert master["first_ms"] > 0
         assert "activation_delay is 0s" in master["warnings"][0]
