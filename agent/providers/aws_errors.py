@@ -4,6 +4,7 @@
 Rules:
 
 - The class follows from the typed code. A code that is not here is unavailable: it may be a proxy's, or new.
+- A KMS key in an invalid state is unavailable: its custom key store may have lost its connection.
 - A login that is refused is unavailable, not denied: an expired token, a clock that is off or a trust policy
   under repair says nothing about the key, and the kill switch must not fire for it.
 - A message names the IAM action that failed and never what AWS wrote: that text may quote anything.
@@ -71,6 +72,7 @@ _LOGIN: Final = {
     "MissingAuthenticationToken": "the request had no credentials",
     "MissingAuthenticationTokenException": "the request had no credentials",
     "OptInRequired": "the account is not signed up for this region; enable it, or correct region",
+    "RegionDisabledException": "STS is not activated in this region; let the account's administrator do it",
 }
 _THROTTLED: Final = frozenset(
     {
@@ -82,13 +84,20 @@ _THROTTLED: Final = frozenset(
         "TooManyRequestsException",
     }
 )
+# STS's word that the token's issuer did not answer: a 400, and no fault of who asks.
+_OUT_OF_SERVICE: Final = frozenset({"IDPCommunicationError"})
 _TAKEN: Final = frozenset({"ResourceExistsException"})
 _DENIED: Final = {
     "AccessDenied": _REFUSED,
     "AccessDeniedException": _REFUSED,
     "DecryptionFailure": "Secrets Manager cannot decrypt {thing}; enable its KMS key and allow kms:Decrypt",
     "DisabledException": "{thing} is disabled; enable it",
-    "KMSInvalidStateException": "{thing} is not usable, such as pending deletion; cancel that and enable it",
+}
+_UNAVAILABLE: Final = {
+    "KMSInvalidStateException": (
+        "{thing} cannot be used in its state: it is pending deletion, which `cancel-key-deletion` undoes, or "
+        "its custom key store is disconnected or in trouble"
+    ),
 }
 _MISSING: Final = {
     "InvalidRequestException": (
@@ -114,11 +123,6 @@ def classified(refusal: Refusal) -> RefreshError:
     code = refusal.code
     shown = code if re.fullmatch(_CODE, code) else "an unknown code"
     trouble = f"AWS answers {refusal.status} ({shown}) to {refusal.action}"
-    if refusal.login:
-        cure = "check the role's trust policy and the token's or external id's value"
-        return RejectedLoginError(f"{trouble}; {_LOGIN.get(code, cure)}")
-    if code in _LOGIN:
-        return RejectedLoginError(f"{trouble}: {_LOGIN[code]}")
     if code in _THROTTLED:
         wait = THROTTLED_SECONDS if refusal.retry_after_seconds is None else refusal.retry_after_seconds
         return UnavailableError(
@@ -126,11 +130,17 @@ def classified(refusal: Refusal) -> RefreshError:
         )
     if code in _TAKEN:
         return TakenError(f"{trouble}: {refusal.thing} exists")
-    if refusal.status < _SERVER_ERRORS:
+    if refusal.status < _SERVER_ERRORS and code not in _OUT_OF_SERVICE:
+        if refusal.login:
+            cure = "check the role's trust policy and the token's or external id's value"
+            return RejectedLoginError(f"{trouble}; {_LOGIN.get(code, cure)}")
+        if code in _LOGIN:
+            return RejectedLoginError(f"{trouble}: {_LOGIN[code]}")
         for kind, sentences in (
             (DeniedError, _DENIED),
             (MissingError, _MISSING),
             (MalformedError, _MALFORMED),
+            (UnavailableError, _UNAVAILABLE),
         ):
             if code in sentences:
                 sentence = sentences[code].format(action=refusal.action, thing=refusal.thing)

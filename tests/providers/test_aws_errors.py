@@ -45,10 +45,11 @@ DECRYPT = "kms:Decrypt"
             DECRYPT,
             KEY,
             "KMSInvalidStateException",
-            DeniedError,
-            "KMS key alias/app in eu-west-1 is not usable, such as pending deletion; cancel that and "
-            "enable it (KMSInvalidStateException)",
-            id="a KMS key that is about to be deleted",
+            UnavailableError,
+            "KMS key alias/app in eu-west-1 cannot be used in its state: it is pending deletion, which "
+            "`cancel-key-deletion` undoes, or its custom key store is disconnected or in trouble "
+            "(KMSInvalidStateException)",
+            id="a KMS key that is about to be deleted, or whose store is away",
         ),
         pytest.param(
             READ,
@@ -162,6 +163,21 @@ def test_a_refused_login_is_never_denied(code: str) -> None:
     assert type(error) is RejectedLoginError
     assert error.outcome == "unavailable"
     assert error.reason.startswith(f"AWS answers 403 ({code}) to sts:AssumeRole; ")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        ("Throttling", 400, "AWS asks to slow down (Throttling) on sts:AssumeRole"),
+        ("ServiceUnavailable", 503, "AWS answers 503 (ServiceUnavailable) to sts:AssumeRole"),
+        ("IDPCommunicationError", 400, "AWS answers 400 (IDPCommunicationError) to sts:AssumeRole"),
+    ],
+)
+def test_a_login_that_is_not_answered_is_no_refused_one(code: str, status: int, reason: str) -> None:
+    """No trust policy cures it; waiting does, for as long as AWS says."""
+    error = classified(Refusal("sts:AssumeRole", SECRET, code, status, 7.0, login=True))
+    assert type(error) is UnavailableError
+    assert (error.reason, error.retry_after_seconds) == (reason, 7.0)
 
 
 @pytest.mark.parametrize(("stated", "wait"), [(None, THROTTLED_SECONDS), (7.0, 7.0)])

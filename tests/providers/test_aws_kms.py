@@ -111,7 +111,6 @@ def test_a_damaged_ciphertext(kms: AwsKmsDriver, ciphertext: str, reason: str) -
     ("code", "status", "kind"),
     [
         ("DisabledException", 400, DeniedError),
-        ("KMSInvalidStateException", 400, DeniedError),
         ("NotFoundException", 400, MissingError),
         ("InvalidKeyUsageException", 400, MalformedError),
     ],
