@@ -103,7 +103,8 @@ def next_id(ids: Iterable[str]) -> str:
 
 
 def _serialized(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+    # Half of a surrogate pair, in a field that nobody here knows, goes back to the escape that it came as.
+    return json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def _versions(data: bytes, key_name: str, place: str, read: Callable[..., T]) -> tuple[T, ...]:

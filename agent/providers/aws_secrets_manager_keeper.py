@@ -31,7 +31,7 @@ from agent.providers.aws_versions import (
     refuse_deleted,
 )
 from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation
-from agent.providers.values import json_object
+from agent.providers.values import replaced_field
 from agent.settings import KeySettings
 from agent.sources.aws import SecretsManagerSource
 from keyferry.material import Material
@@ -65,7 +65,10 @@ class SecretsManagerKeeper:
         if self._version_ids():
             message = f"{self._thing} exists, and has a value; nothing was written"
             raise ExistsError(message)
-        return self._put(self._value({}, material), token=_token([]), stages=[CURRENT])
+        try:
+            return self._put(self._first(material), token=_token([]), stages=[CURRENT])
+        except ChangedError as error:
+            raise ExistsError(str(error)) from error
 
     def rotate(self, material: Material, rotation: Rotation) -> str:
         """Put another value, with the other fields as they are."""
@@ -80,14 +83,10 @@ class SecretsManagerKeeper:
                 "drop the oldest, and what only that decrypts; rotate with --drop-oldest if nothing needs it"
             )
             raise FullError(message)
-        fields = {}
-        if self._source.field is not None:
-            answer = self._ask("GetSecretValue", VersionId=rotation.expected)
-            place = f"version {rotation.expected} of {self._thing}"
-            fields = dict(json_object(str(answer.get("SecretString", "")).encode(), place))
+        value = self._changed(rotation.expected, material)
         stages = [CURRENT, AT_ONCE] if rotation.at_once else [CURRENT]
         token = _token([rotation.expected, *sorted(ids)])
-        return self._put(self._value(fields, material), token=token, stages=stages)
+        return self._put(value, token=token, stages=stages)
 
     def close(self) -> None:
         """Drop the connections."""
@@ -114,7 +113,7 @@ class SecretsManagerKeeper:
             raise ConfigError(message)
         try:
             answer = self._session.call(
-                "CreateSecret", self._thing, {"Name": self._source.secret, **self._value({}, material)}
+                "CreateSecret", self._thing, {"Name": self._source.secret, **self._first(material)}
             )
         except TakenError as error:
             message = f"{self._thing} was made by somebody else meanwhile; nothing was written"
@@ -134,10 +133,20 @@ class SecretsManagerKeeper:
     def _version_ids(self) -> list[str]:
         return [version.id for version in listed(lambda page: self._ask("ListSecretVersionIds", **page))]
 
-    def _value(self, fields: Mapping[str, object], material: Material) -> Mapping[str, object]:
+    def _first(self, material: Material) -> Mapping[str, object]:
         if self._source.field is not None:
-            return {"SecretString": json.dumps({**fields, self._source.field: material.text})}
+            return {"SecretString": json.dumps({self._source.field: material.text})}
         return {"SecretBinary": material.raw} if material.binary else {"SecretString": material.text}
+
+    def _changed(self, expected: str, material: Material) -> Mapping[str, object]:
+        """Return the value to follow version ``expected``."""
+        field = self._source.field
+        if field is None:
+            return self._first(material)
+        answer = self._ask("GetSecretValue", VersionId=expected)
+        data = str(answer.get("SecretString", "")).encode()
+        place = f"version {expected} of {self._thing}"
+        return {"SecretString": replaced_field(data, field, material.text, place).decode()}
 
     def _ask(self, operation: str, **parameters: object) -> Mapping[str, Any]:
         return self._session.call(operation, self._thing, {"SecretId": self._source.secret, **parameters})

@@ -5,12 +5,11 @@ Rules:
 
 - A keyring gets one more entry. A raw or JSON file has room for one value: it is replaced, and whoever reads
   it afterwards has the new one only.
-- A JSON file's other fields stay, and so do its mode, its owner and a link to it.
+- A JSON file's other fields stay to the byte, and so do its mode, its owner and a link to it.
 """
 
 import json
 import time
-from collections.abc import Mapping
 from typing import Final
 
 from agent.errors import ConfigError
@@ -18,6 +17,7 @@ from agent.keyring_file import appended, new_entry, new_keyring, next_id
 from agent.providers.file import FileProvider
 from agent.providers.files import change_file, create_file
 from agent.providers.lifecycle import ChangedError, Rotation
+from agent.providers.values import replaced_field
 from agent.settings import KeySettings
 from agent.sources.file import FileSource
 from keyferry.material import Material
@@ -43,8 +43,9 @@ class FileKeeper:
     def create(self, material: Material) -> str:
         """Make the file."""
         data = self._first(material)
+        version_id = self._newest(data)  # what could not be read back is not written
         create_file(self._source.path, data, mode=_MODE)
-        return self._newest(data)
+        return version_id
 
     def rotate(self, material: Material, rotation: Rotation) -> str:
         """Add a version to the keyring, or replace the value."""
@@ -75,7 +76,8 @@ class FileKeeper:
             case "keyring":
                 return new_keyring(self._key.name, new_entry("1", time.time(), material))
             case "json":
-                return _json({str(self._source.field): material.text})
+                document = {str(self._source.field): material.text}
+                return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
             case "raw":
                 return material.raw
 
@@ -85,11 +87,8 @@ class FileKeeper:
                 ids = (version.id for version in self._provider.parsed(data).versions)
                 return appended(data, new_entry(next_id(ids), time.time(), material, at_once=at_once))
             case "json":
-                return _json(json.loads(data) | {str(self._source.field): material.text})
+                field = str(self._source.field)
+                return replaced_field(data, field, material.text, f"file {self._source.path}")
             case "raw":
                 newline = b"\n" if data.endswith(b"\n") and not material.binary else b""
                 return material.raw + newline
-
-
-def _json(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -8,6 +8,7 @@ Rules:
 - A store without version ids has one version, named by its fingerprint.
 """
 
+import json
 from collections.abc import Mapping
 
 from agent.errors import MalformedError
@@ -51,6 +52,29 @@ def field_material(document: Mapping[str, object], field: str, place: str) -> Ma
         # `from None`: a UnicodeEncodeError carries the text.
         message = f"field {field!r} of {place} is not Unicode text: it has half of a surrogate pair"
         raise MalformedError(message) from None
+
+
+def replaced_field(data: bytes, field: str, value: str, place: str) -> bytes:
+    """Return the JSON object in ``data`` with the string in ``field`` replaced, and not a byte of the rest.
+
+    Parsed and written anew, 1.10 would become 1.1, and a number too long for a float another one.
+    """
+    field_material(json_object(data, place), field, place)
+    text, decoder = data.decode(), json.JSONDecoder()
+    at = text.index("{") + 1
+    while True:
+        # Names and values in turn, each with what JSON allows before it.
+        name, at = decoder.raw_decode(text, _skipped(text, at))
+        begin = _skipped(text, at)
+        _, at = decoder.raw_decode(text, begin)
+        if name == field:
+            return f"{text[:begin]}{json.dumps(value)}{text[at:]}".encode()
+
+
+def _skipped(text: str, at: int) -> int:
+    while text[at] in " \t\n\r:,":
+        at += 1
+    return at
 
 
 def raw_material(data: bytes, place: str, *, binary: bool) -> Material:

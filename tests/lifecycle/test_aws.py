@@ -4,6 +4,7 @@
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,7 @@ from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, DeniedError
 from agent.providers import lifecycle
 from agent.providers.lifecycle import ExistsError, FullError, Rotation
+from tests.lifecycle.concurrency import at_once
 from tests.lifecycle.stores import AwsKms, SecretsManager
 from tests.servers.aws_proxy import refusal
 
@@ -20,12 +22,46 @@ def test_only_the_field(secrets_manager: SecretsManager) -> None:
     with ExitStack() as stack:
         client = store.aws.client("secretsmanager")
         stack.callback(client.close)
-        document = {"key": new_material(store.key()).text, "owner": "fedha", "n": 1}
-        client.create_secret(Name=store.name, SecretString=json.dumps(document))
+        text = (
+            '{"owner": "fedha","n":1.10, "half": "\\ud800", "key":"KEY" , "long":0.12345678901234567890123}\n'
+        )
+        first = new_material(store.key()).text
+        client.create_secret(Name=store.name, SecretString=text.replace("KEY", first))
         lifecycle.rotate(store.keeper(), new_material(store.key()), Rotation(store.offer().versions[0].id))
-        after = json.loads(client.get_secret_value(SecretId=store.name)["SecretString"])
-    assert after.pop("key") == store.values()[-1] != document.pop("key")
-    assert after == document
+        after = client.get_secret_value(SecretId=store.name)["SecretString"]
+    second = store.values()[-1]
+    assert second != first
+    assert after == text.replace("KEY", second)
+
+
+def test_creates_at_once_in_an_empty_secret(secrets_manager: SecretsManager) -> None:
+    """As Terraform leaves it: who comes second is told that there is a key, as everywhere else."""
+    store = secrets_manager
+    with ExitStack() as stack:
+        client = store.aws.client("secretsmanager")
+        stack.callback(client.close)
+        client.create_secret(Name=store.name)
+    keepers = [store.keeper() for _ in range(3)]
+    answers = at_once(*(partial(lifecycle.create, k, new_material(store.key())) for k in keepers))
+    assert len([answer for answer in answers if isinstance(answer, str)]) == 1, answers
+    assert len([answer for answer in answers if isinstance(answer, ExistsError)]) == 2, answers
+    assert len(store.values()) == 1
+
+
+def test_a_create_that_was_overtaken(secrets_manager: SecretsManager) -> None:
+    """The list was still empty, and the value is there by the time of the write."""
+    store = secrets_manager
+    with ExitStack() as stack:
+        client = store.aws.client("secretsmanager")
+        stack.callback(client.close)
+        client.create_secret(Name=store.name)
+    store.aws.proxy.faults["PutSecretValue"] = refusal("ResourceExistsException")
+    sentence = (
+        f"^secret {store.name} in eu-west-1 was given another version by somebody else meanwhile; nothing "
+        "was written$"
+    )
+    with pytest.raises(ExistsError, match=sentence):
+        lifecycle.create(store.keeper(), new_material(store.key()))
 
 
 def test_a_label_that_was_moved_back(secrets_manager: SecretsManager) -> None:

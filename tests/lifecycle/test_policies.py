@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 
 from agent.commands.new_material import new_material
@@ -210,6 +211,15 @@ def statements(source: SecretsManagerSource | AwsKmsSource, **options: Any) -> l
 def test_a_secrets_resource(secret: str, region: str, resource: str | None) -> None:
     (statement,) = statements(SecretsManagerSource(secret=secret, region=region))
     assert (resource or secret) == statement["Resource"]
+
+
+def test_every_region_is_in_its_partition() -> None:
+    """By what the SDK knows, which a policy is printed without."""
+    session = botocore.session.Session()
+    for partition in session.get_available_partitions():
+        for region in session.get_available_regions("kms", partition):
+            (statement,) = statements(AwsKmsSource(key_id="1", keyring="bare", region=region))
+            assert statement["Resource"] == f"arn:{partition}:kms:{region}:*:key/1"
 
 
 ACCOUNT = "arn:aws:kms:eu-west-1:123456789012"

@@ -19,12 +19,7 @@ from agent.providers.lifecycle import ExistsError, Rotation
 from agent.settings import KeySettings
 from agent.sources.file import FileSource
 from keyferry.material import ENCODINGS, Encoding, Material, decode
-from tests.lifecycle.stores import (
-    GcpKms,
-    JsonFile,
-    KeyringFile,
-    VaultTransit,
-)
+from tests.lifecycle.stores import FileStore, GcpKms, JsonFile, KeyringFile, RawFile, VaultTransit
 from tests.servers import gcp_kms
 
 ENV = {"provider": "env", "variable": "APP_KEY"}
@@ -144,6 +139,48 @@ class TestFiles:
         assert after == {"before": [1, {"a": "ä"}], "after": None}
         assert target.stat().st_mode & 0o777 == 0o640
         assert store.path.is_symlink()
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"key":"KEY","x":1.10}',
+            '\t{ "a" : [ {"key": "inner"}, 0.12345678901234567890123 ] ,\n "key" :\r\n"KEY" ,"n":1e400}\n',
+            '{"half": "\\ud800", "k\\u0065y": "KEY", "ä": {}}',
+        ],
+        ids=["trailing zero", "blanks and long numbers", "escapes"],
+    )
+    def test_not_a_byte_of_the_rest(self, text: str, opened: Callable[[type[JsonFile]], JsonFile]) -> None:
+        """What no parser gives back as it came stays as it is."""
+        store = opened(JsonFile)
+        first = new_material(store.key()).text
+        store.path.write_bytes(text.replace("KEY", first).encode())
+        lifecycle.rotate(store.keeper(), new_material(store.key()), Rotation(store.offer().versions[0].id))
+        (second,) = store.values()
+        assert second != first
+        assert store.path.read_bytes() == text.replace("KEY", second).encode()
+
+    @pytest.mark.parametrize("kind", [RawFile, JsonFile])
+    def test_nothing_that_could_not_be_read_back(
+        self, kind: type[FileStore], opened: Callable[[type[FileStore]], FileStore]
+    ) -> None:
+        """A file that the next command refuses is not made."""
+        store = opened(kind)
+        store.configure(store.section() | {"length": 8})
+        code, out, _ = store.run("bootstrap", "--create")
+        assert code == 1
+        assert out.startswith(
+            f"key master (file): failed: malformed: file {store.path}: the value is 8 bytes long after "
+        )
+        assert not store.path.exists()
+
+    def test_a_field_that_nobody_knows(self, opened: Callable[[type[KeyringFile]], KeyringFile]) -> None:
+        """It stays, even where it holds half of a surrogate pair."""
+        store = opened(KeyringFile)
+        store.run("bootstrap", "--create")
+        text = store.path.read_text().replace('"versions"', '"note": "\\ud800 ä", "versions"')
+        store.path.write_text(text)
+        assert store.run("rotate")[0] == 0
+        assert json.loads(store.path.read_text())["note"] == "\ud800 ä"
 
     def test_a_field_that_is_not_the_key(self, opened: Callable[[type[JsonFile]], JsonFile]) -> None:
         """What does not fit the configuration is not rotated: the mistake would get a field of its own."""
