@@ -28,6 +28,17 @@ Role = Literal["agent", "keeper"]
 _AGENT: Final[Role] = "agent"
 _KEEPER: Final[Role] = "keeper"
 
+# By the beginning of a region's name, as the SDK's own list of partitions has it.
+_PARTITIONS: Final = {
+    "cn-": "aws-cn",
+    "eu-isoe-": "aws-iso-e",
+    "eusc-": "aws-eusc",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "us-isof-": "aws-iso-f",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -148,7 +159,7 @@ def _iam(statements: list[object]) -> str:
 
 
 def _partition(region: str) -> str:
-    for prefix, partition in (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov")):
+    for prefix, partition in _PARTITIONS.items():
         if region.startswith(prefix):
             return partition
     return "aws"
