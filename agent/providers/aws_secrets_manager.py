@@ -44,8 +44,8 @@ _NO_LIST: Final = (
     "AWSPREVIOUS; allow secretsmanager:ListSecretVersionIds"
 )
 _NO_PROBE: Final = (
-    "the policy forbids to describe the secret: each refresh lists its versions; "
-    "allow secretsmanager:DescribeSecret"
+    "the policy forbids to describe the secret: each refresh lists its versions, and the secret's deletion "
+    "goes unseen; allow secretsmanager:DescribeSecret"
 )
 _VALUES_ONLY: Final = (
     "the policy forbids to describe the secret and to list its versions: each refresh reads the values, and "

@@ -204,6 +204,22 @@ def test_without_the_list_the_labelled_versions_come(secret: SecretsManagerDrive
     assert secret.value_reads() == reads == 3
 
 
+def test_without_the_probe_a_deletion_goes_unseen(secret: SecretsManagerDriver) -> None:
+    """The list tells nothing of it, and no value is read: a warning says so from the start."""
+    secret.put(new_value())
+    secret.refuse_probe()
+    provider = secret.provider()
+    before = fetch(provider, {})
+    secret.admin.delete_secret(SecretId=secret.name)
+    after = fetch(provider, known(before))
+    assert known(after) == known(before)
+    warning = (
+        "the policy forbids to describe the secret: each refresh lists its versions, and the secret's "
+        "deletion goes unseen; allow secretsmanager:DescribeSecret"
+    )
+    assert before.warnings == after.warnings == (warning,)
+
+
 def test_with_the_value_alone_the_labelled_versions_come(secret: SecretsManagerDriver) -> None:
     for _ in range(3):
         secret.put(new_value())
