@@ -50,8 +50,31 @@ def live_as_agent(store: Store) -> None:
     first = fetch(provider, {})
     known = {version.id: version.created_at for version in first.versions}
     second = fetch(provider, known)
+    with somebody_else(store):
+        code, _, err = store.run("rotate")
+        assert (code, err) == (0, "")
+    third = fetch(provider, known)
     provider.close()
-    assert (first.warnings, second.warnings) == ((), ())
+    assert (first.warnings, second.warnings, third.warnings) == ((), (), ())
+    assert [version.id in known for version in third.versions] == [True] * len(known) + [False]
+
+
+@contextmanager
+def somebody_else(store: Store) -> Iterator[None]:
+    """Allow everything to what is done meanwhile, and leave it out of what is counted."""
+    match store:
+        case VaultKv() | VaultTransit():
+            file = store.home / "token"
+            token = file.read_text()
+            file.chmod(0o600)
+            file.write_text(store.bao.root.token)
+            yield
+            file.write_text(token)
+        case SecretsManager() | AwsKms():
+            before = store.aws.proxy.calls.copy()
+            yield
+            store.aws.proxy.calls.clear()
+            store.aws.proxy.calls.update(before)
 
 
 def live_as_keeper(store: Store) -> None:
