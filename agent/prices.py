@@ -10,7 +10,7 @@ Rules:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 HOURS_A_MONTH: Final = 730  # as the vendors count
@@ -35,7 +35,7 @@ class Traffic:
 
     at_refresh: tuple[str, ...] = ()
     at_new_version: tuple[str, ...] = ()
-    tariff: Tariff | None = field(default=None)
+    tariff: Tariff | None = None
 
 
 _SECRETS_MANAGER: Final = Tariff(

@@ -28,11 +28,9 @@ from botocore.parsers import ResponseParserError
 
 from agent.errors import DeniedError, RefreshError, UnavailableError
 from agent.providers.aws_errors import Refusal, RejectedLoginError, classified
+from agent.providers.base import IDLE_LIMIT_SECONDS, causes
 from agent.sources.aws import AwsSource
 
-# Balancers and NATs forget idle connections without a word, some after a minute. A forgotten one costs a
-# whole timeout, a new one a few milliseconds.
-IDLE_LIMIT_SECONDS: Final = 30.0
 _FOREIGN: Final = "AWS did not answer, something else did; check endpoint and proxies"
 _SESSION_NAME: Final = "keyferry"  # what CloudTrail shows of an assumed role
 
@@ -215,10 +213,6 @@ def _assume(
 
 
 def _reason(error: BaseException) -> str:
-    """Return the operating system's word on a failed connection: the innermost cause knows it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return f": {cause.strerror}"
-        cause = cause.__cause__ or cause.__context__
-    return ""
+    """Return the operating system's word on a failed connection."""
+    words = [cause.strerror for cause in causes(error) if isinstance(cause, OSError) and cause.strerror]
+    return f": {words[0]}" if words else ""

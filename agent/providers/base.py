@@ -12,12 +12,17 @@ Rules:
 - The public function ``fetch`` guarantees that only ``RefreshError`` comes out, whatever a provider raises.
 """
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 from agent.errors import RefreshError, UnavailableError
 from agent.offer import Known, Offer, Offered
 
-__all__ = ["Known", "Offer", "Offered", "Provider", "fetch"]
+__all__ = ["IDLE_LIMIT_SECONDS", "Known", "Offer", "Offered", "Provider", "causes", "fetch"]
+
+# Balancers and NATs forget idle connections without a word, some after a minute. A forgotten one costs a
+# whole timeout, a new one a few milliseconds.
+IDLE_LIMIT_SECONDS: Final = 30.0
 
 
 class Provider(Protocol):
@@ -40,6 +45,14 @@ def fetch(provider: Provider, known: Known) -> Offer:
         return provider.fetch(known)
     except RefreshError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told above
         reason = f"unexpected {type(error).__module__}.{type(error).__qualname__} in the provider"
-        raise UnavailableError(reason) from error
+        raise UnavailableError(reason) from None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and what it was raised for, down to the innermost: that one knows, the others wrap."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -32,6 +32,7 @@ from google.rpc.error_details_pb2 import PreconditionFailure, RetryInfo
 
 from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
 from agent.offer import Known, Offer
+from agent.providers.base import IDLE_LIMIT_SECONDS
 from agent.providers.crc32c import crc32c
 from agent.providers.gcp_login import GoogleLogin
 from agent.providers.wrapped import Ciphertext, WrappedKeyring, aad_of
@@ -42,8 +43,7 @@ T = TypeVar("T")
 
 _CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),
-    # Balancers and NATs forget idle connections without a word, some after a minute.
-    ("grpc.client_idle_timeout_ms", 30_000),
+    ("grpc.client_idle_timeout_ms", round(IDLE_LIMIT_SECONDS * 1000)),
     # The process's shared pool would hand a dropped connection, with its backoff, to the next channel.
     ("grpc.use_local_subchannel_pool", 1),
 )

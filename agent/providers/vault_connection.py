@@ -25,11 +25,9 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from agent.errors import UnavailableError
+from agent.providers.base import IDLE_LIMIT_SECONDS
 
 SIZE_LIMIT: Final = 4 << 20
-# Balancers and NATs forget idle connections without a word, some after a minute. A forgotten one costs a
-# whole timeout, a new one a few milliseconds.
-IDLE_LIMIT_SECONDS: Final = 30.0
 
 
 class Response(NamedTuple):

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
 
 from agent.errors import UnavailableError
+from agent.providers.base import causes
 from agent.providers.vault_connection import SIZE_LIMIT, Connection, Response
 from agent.sources.vault import VaultServer
 from keyferry.document import Fields
@@ -129,10 +130,9 @@ class VaultHTTP:
         return f"Vault at {self._source.address} {what}"
 
     def _trouble(self, error: BaseException) -> str:
-        """Say what a failed request failed of: the innermost cause knows, the layers around it only wrap."""
-        cause: BaseException | None = error
+        """Say what a failed request failed of."""
         known = "cannot be reached"
-        while cause is not None:
+        for cause in causes(error):
             match cause:
                 case ssl.SSLCertVerificationError():
                     problem = cause.verify_message.rstrip(".")
@@ -145,7 +145,6 @@ class VaultHTTP:
                     return f"gave no complete answer within {self._timeout:g} s"
                 case OSError(strerror=str(reason)):
                     known = f"cannot be reached: {reason}; check address and the network policy"
-            cause = cause.__cause__ or cause.__context__
         return known
 
 
