@@ -178,7 +178,7 @@ class VaultSession:
 
     def _secret(self, literal: str | None, path: Path | None, name: str) -> str:
         if literal is not None:
-            return literal
+            return _one_line(literal, f"auth.{name}")
         if path is None:
             message = f"auth.{name} and auth.{name}_file are both missing; set one"
             raise UnavailableError(message)
@@ -194,7 +194,7 @@ class VaultSession:
             message = f"auth.{name}_file {path} is empty"
             raise UnavailableError(message)
         self._warn_if_open(name, path, mode)
-        return text
+        return _one_line(text, f"auth.{name}_file {path}")
 
     def _warn_if_open(self, name: str, path: Path, mode: int) -> None:
         # Not for a service account's JWT: the kubelet chooses its mode, and it expires within the hour.
@@ -203,6 +203,14 @@ class VaultSession:
             self._warnings[name] = (
                 f"auth.{name}_file {path} is open to every user (mode {mode:04o}); set 0440 or 0400"
             )
+
+
+def _one_line(text: str, place: str) -> str:
+    # What cannot stand in a header is quoted in the standard library's complaint.
+    if not (text.isascii() and text.isprintable()):
+        message = f"{place} is not one line of printable ASCII; write nothing else into it"
+        raise UnavailableError(message)
+    return text
 
 
 def _granted(answer: Answer) -> _Token:

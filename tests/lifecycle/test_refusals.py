@@ -311,7 +311,8 @@ def test_what_nobody_foresaw() -> None:
 
         def close(self) -> None: ...
 
-    with pytest.raises(UnavailableError, match=r"^unexpected builtins.ValueError in the provider$"):
+    with pytest.raises(UnavailableError, match=r"^unexpected builtins.ValueError in the provider$") as caught:
         lifecycle.create(Broken(), Material(b"secret"))
+    assert caught.value.__cause__ is None
     with pytest.raises(UnavailableError, match=r"^unexpected builtins.ValueError in the provider$"):
         lifecycle.rotate(Broken(), Material(b"secret"), Rotation("1"))

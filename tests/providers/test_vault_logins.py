@@ -372,6 +372,9 @@ def test_a_token_that_may_not_read(site: Site) -> None:
     assert "expired" not in failure.value.reason
 
 
+_NOT_ONE_LINE = "auth.token_file {path} is not one line of printable ASCII; write nothing else into it"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -379,8 +382,10 @@ def test_a_token_that_may_not_read(site: Site) -> None:
         (b"", "auth.token_file {path} is empty"),
         (b" \n", "auth.token_file {path} is empty"),
         (b"\xff\xfe", "cannot read auth.token_file {path}: not text"),
+        (b"one\ntwo\n", _NOT_ONE_LINE),
+        ("t\u00f6ken".encode(), _NOT_ONE_LINE),
     ],
-    ids=["not there", "empty", "blank", "not text"],
+    ids=["not there", "empty", "blank", "not text", "two lines", "not ASCII"],
 )
 def test_token_file_that_holds_no_token(site: Site, content: bytes | None, message: str) -> None:
     path = site.directory / "token"
@@ -390,6 +395,14 @@ def test_token_file_that_holds_no_token(site: Site, content: bytes | None, messa
     with pytest.raises(UnavailableError) as failure:
         fetch(site.provider(), {})
     assert failure.value.reason == message.format(path=path)
+
+
+def test_a_credential_that_no_header_takes(site: Site) -> None:
+    """It is told before anything is sent, and without the text: the standard library would quote it."""
+    with pytest.raises(UnavailableError) as failure:
+        fetch(site.provider(token="two\nlines"), {})
+    assert failure.value.reason == "auth.token is not one line of printable ASCII; write nothing else into it"
+    assert failure.value.__context__ is None
 
 
 @pytest.mark.parametrize(
