@@ -23,6 +23,8 @@ It is documented for people in docs/wrapped-keyring.md, for machines in docs/sch
 
 import base64
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
@@ -98,8 +100,13 @@ def appended(data: bytes, entry: Entry) -> bytes:
 
 
 def next_id(ids: Iterable[str]) -> str:
-    """Return an id that none of ``ids`` is: the number after the highest one among them."""
-    return str(max((int(id_) for id_ in ids if id_.isdecimal()), default=0) + 1)
+    """Return the id of the version to follow ``ids``, such as ``3-9f2c41d7``: the next number, and chance.
+
+    The number is for people. Alone it would come again for another key after the file was reverted, and an
+    agent that holds the first one refuses the second.
+    """
+    numbers = (re.match("[0-9]{1,9}", id_) for id_ in ids)
+    return f"{max((int(number[0]) for number in numbers if number), default=0) + 1}-{os.urandom(4).hex()}"
 
 
 def _serialized(document: Mapping[str, object]) -> bytes:

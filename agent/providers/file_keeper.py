@@ -74,7 +74,7 @@ class FileKeeper:
     def _first(self, material: Material) -> bytes:
         match self._source.format:
             case "keyring":
-                return new_keyring(self._key.name, new_entry("1", time.time(), material))
+                return new_keyring(self._key.name, new_entry(next_id(()), time.time(), material))
             case "json":
                 document = {str(self._source.field): material.text}
                 return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -52,9 +52,10 @@ class WrappedKeeper:
 
     def create(self, material: Material) -> str:
         """Make the file."""
-        entry = new_entry("1", time.time(), self._wrapped(material, "1"))
+        id_ = next_id(())
+        entry = new_entry(id_, time.time(), self._wrapped(material, id_))
         create_file(self._path, new_keyring(self._key_name, entry), mode=_MODE)
-        return "1"
+        return id_
 
     def rotate(self, material: Material, rotation: Rotation) -> str:
         """Append a version."""

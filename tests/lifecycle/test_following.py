@@ -50,25 +50,30 @@ def active(agent: AgentProcess) -> str:
     return next(str(version["id"]) for version in versions if version["state"] == "active")
 
 
+def newest(agent: AgentProcess) -> str:
+    return str(json.loads(agent.key_file.read_bytes())["versions"][-1]["id"])
+
+
 def test_it_ends_when_the_version_is_active(agent: AgentProcess) -> None:
     """Elsewhere than on a terminal each step is a line on standard error, and the result is on the other."""
     run = rotate(agent)
     assert run.returncode == 0
+    second = newest(agent)
     *waiting, staged, done = run.stderr.splitlines()
-    assert waiting in ([], ["waiting for the agent to see version 2"])
-    assert staged.startswith("version 2 is on the volume, and active from 20")
-    assert done == f"version 2 is active on {agent.volume}"
-    assert run.stdout.startswith("key master (file): version 2, sha256:")
-    assert active(agent) == "2"
+    assert waiting in ([], [f"waiting for the agent to see version {second}"])
+    assert staged.startswith(f"version {second} is on the volume, and active from 20")
+    assert done == f"version {second} is active on {agent.volume}"
+    assert run.stdout.startswith(f"key master (file): version {second}, sha256:")
+    assert active(agent) == second
 
 
 def test_at_once(agent: AgentProcess) -> None:
     run = rotate(agent, "--activate", "now", "--json")
     assert run.returncode == 0
     document = json.loads(run.stdout)
-    assert (document["version"], document["active_here"]) == ("2", True)
+    assert (document["version"], document["active_here"]) == (newest(agent), True)
     assert "active from" not in run.stderr
-    assert active(agent) == "2"
+    assert active(agent) == newest(agent)
 
 
 def test_too_late(agent: AgentProcess) -> None:
@@ -78,7 +83,9 @@ def test_too_late(agent: AgentProcess) -> None:
     run = rotate(agent, "--timeout", "0.5", "--json")
     assert run.returncode == 3
     assert json.loads(run.stdout)["active_here"] is False
-    assert run.stderr.endswith(f"keyferry-agent: version 2 is not active on {agent.volume} in time\n")
+    assert run.stderr.endswith(
+        f"keyferry-agent: version {newest(agent)} is not active on {agent.volume} in time\n"
+    )
     assert active(agent) == "1"
 
 
@@ -86,7 +93,7 @@ def test_no_agent(agent: AgentProcess) -> None:
     agent.stop()
     run = rotate(agent, "--timeout", "0.2")
     assert run.returncode == 3
-    assert "waiting for the agent to see version 2\n" in run.stderr
+    assert f"waiting for the agent to see version {newest(agent)}\n" in run.stderr
 
 
 def test_ctrl_c_ends_the_following_and_not_the_rotation(agent: AgentProcess) -> None:
@@ -95,13 +102,13 @@ def test_ctrl_c_ends_the_following_and_not_the_rotation(agent: AgentProcess) -> 
     command = [sys.executable, "-m", "agent", "rotate", "-c", str(agent.config), "--wait"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as rotating:
         assert rotating.stderr is not None
-        assert rotating.stderr.readline() == "waiting for the agent to see version 2\n"
+        assert rotating.stderr.readline() == f"waiting for the agent to see version {newest(agent)}\n"
         rotating.send_signal(signal.SIGINT)
         told = rotating.communicate(timeout=30)[1]
     agent.send(signal.SIGCONT)
     assert rotating.returncode == 130
-    assert told == "keyferry-agent: version 2 is made, and goes on by itself\n"
-    eventually(lambda: active(agent) == "2")
+    assert told == f"keyferry-agent: version {newest(agent)} is made, and goes on by itself\n"
+    eventually(lambda: active(agent) == newest(agent))
 
 
 def test_no_volume(agent: AgentProcess) -> None:
@@ -135,10 +142,10 @@ def test_on_a_terminal(agent: AgentProcess) -> None:
     os.close(ours)
     assert process.wait(30) == 0
     pictures = drawn.decode().split("\r\x1b[K")
-    assert pictures[-1] == f"version 2 is active on {agent.volume}\r\n"
+    assert pictures[-1] == f"version {newest(agent)} is active on {agent.volume}\r\n"
     bars = [picture for picture in pictures if picture.startswith("[")]
     assert len(bars) > 3
-    assert all(bar.endswith(" s") and "version 2 is active in " in bar for bar in bars)
+    assert all(bar.endswith(" s") and f"version {newest(agent)} is active in " in bar for bar in bars)
     assert bars[0].count("#") < bars[-1].count("#")
 
 
@@ -154,14 +161,14 @@ def test_watch_shows_each_state(agent: AgentProcess) -> None:
             assert watching.stdout is not None
             shown = [states(watching.stdout.readline())]
             assert rotate(agent).returncode == 0
-            while shown[-1].get("2") != "active":
+            while shown[-1].get(newest(agent)) != "active":
                 shown.append(states(watching.stdout.readline()))
         finally:
             watching.terminate()
     assert [now for now, before in zip(shown, [{}, *shown], strict=False) if now != before] == [
         {"1": "active"},
-        {"1": "active", "2": "pre-active"},
-        {"1": "deactivated", "2": "active"},
+        {"1": "active", newest(agent): "pre-active"},
+        {"1": "deactivated", newest(agent): "active"},
     ]
 
 

@@ -2,20 +2,32 @@
 """A key's life in every store, by real commands: made once, rotated once, and never shown."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.commands.new_material import new_material
+from agent.keyring_file import next_id
 from agent.providers import lifecycle
 from agent.providers.lifecycle import ChangedError, ExistsError, Rotation
 from keyferry.material import Material, decode
 from keyferry.times import parse_time
 from tests.lifecycle.concurrency import at_once
-from tests.lifecycle.stores import STORES, KeyringFile, RawFile, SecretsManager, Store, VaultKv, results
+from tests.lifecycle.stores import (
+    STORES,
+    KeyringFile,
+    RawFile,
+    SecretsManager,
+    Store,
+    VaultKv,
+    VaultTransit,
+    results,
+)
 
 
 def test_a_whole_life(store: Store) -> None:
@@ -148,6 +160,43 @@ def test_rotations_at_once(store: Store) -> None:
         after = store.offer().versions
         assert after[-1].id == made[0]
         assert len(after) == (len(before) + 1 if store.staged else 1)
+
+
+@pytest.mark.parametrize("kind", [KeyringFile, VaultTransit])
+def test_an_id_never_comes_again(kind: type[Store], opened: Callable[[type[Store]], Store]) -> None:
+    """Nor after the file was reverted, or removed: an agent may hold the version that had it."""
+    store = opened(kind)
+    path = Path(store.section().get("keyring") or store.section()["path"])
+    seen = []
+    for _ in range(2):
+        store.run("bootstrap", "--create")
+        before = path.read_bytes()
+        for _ in range(2):
+            path.write_bytes(before)
+            lifecycle.rotate(
+                store.keeper(), new_material(store.key()), Rotation(store.offer().versions[-1].id)
+            )
+            seen.append([version.id for version in store.offer().versions])
+        path.unlink()
+    assert all(re.fullmatch("1-[0-9a-f]{8}", first) for first, _ in seen)
+    assert all(re.fullmatch("2-[0-9a-f]{8}", second) for _, second in seen)
+    assert len({first for first, _ in seen}) == 2
+    assert len({second for _, second in seen}) == 4
+
+
+@pytest.mark.parametrize(
+    ("ids", "number"),
+    [
+        (["1", "2", "3"], 4),
+        (["3-9f2c41d7", "12-00000000", "4"], 13),
+        (["2026-04", "spring"], 2027),
+        (["spring"], 1),
+        ([], 1),
+    ],
+)
+def test_the_number_goes_on(ids: list[str], number: int) -> None:
+    """Also after ids that were given by hand, or before chance was part of them."""
+    assert next_id(ids).partition("-")[0] == str(number)
 
 
 @pytest.mark.parametrize("kind", [KeyringFile, VaultKv])
