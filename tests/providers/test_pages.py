@@ -112,7 +112,7 @@ def test_vault_transit(bao: OpenBao, tmp_path: Path) -> None:
         keyring=str(keyring),
     )
     versions = fetched(configured("vault-transit", tmp_path), bao, keyring=keyring).versions
-    assert [version.id for version in versions] == ["1", "2"]
+    assert [version.id.partition("-")[0] for version in versions] == ["1", "2"]
     ciphertexts = [entry.ciphertext for entry in parse_wrapped_keyring(keyring.read_bytes(), "master", "")]
     assert [str(ciphertext)[:9] for ciphertext in ciphertexts] == ["vault:v2:", "vault:v1:"]
 
