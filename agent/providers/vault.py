@@ -7,7 +7,7 @@ Rules:
   the agent does not hold, or whose creation time shows that the secret was deleted and made anew.
 - Where the policy forbids the metadata, values are read instead: the current one, then earlier ones down to
   the first that the agent holds. A warning names the policy line that is missing.
-- A refused read leads to one fresh login and one more try; then it is denied.
+- A refused read leads to one fresh login and one more try; then it is denied, unless the token may be dead.
 - The mount and the KV version are asked for, else found by trying, and remembered once a read worked.
 """
 
@@ -75,7 +75,7 @@ class VaultProvider:
                 self._place = place
                 return offer
         if isinstance(failure, DeniedError):
-            failure = DeniedError(f"{failure.reason}{self._session.doubt}")
+            failure = self._session.refusal(failure.reason)
         raise failure or AssertionError
 
     def _read_v1(self, place: Place) -> Offer:

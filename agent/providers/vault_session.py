@@ -8,7 +8,8 @@ Rules:
   replaced by a fresh login. Trouble with either is no trouble while the token still works.
 - A refused login is unavailable, not denied. Vault refuses logins also while the cluster's TokenReview is
   down, a clock is off or a JWT was not rotated in time, and the kill switch must not fire for these. Denied
-  is the refusal of the value itself. (A plain token has no login, so its refusal comes with the value.)
+  is the refusal of the value itself. A plain token has no login, so its refusal comes with the value: it is
+  unavailable where the token may not even look itself up.
 """
 
 import os
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agent.errors import UnavailableError
+from agent.errors import DeniedError, RefreshError, UnavailableError
 from agent.offer import Offer
 from agent.providers.vault_http import Answer, VaultHTTP
 from agent.sources.vault import VaultServer
@@ -47,8 +48,7 @@ class _Token:
 class VaultSession:
     """Reads from Vault with a token that it looks after: what a fetch asks stands within ``fetching``.
 
-    ``fresh`` tells whether this fetch logged in, and ``doubt`` completes the sentence of a refusal where the
-    token itself may be what is wrong.
+    ``fresh`` tells whether this fetch logged in.
     """
 
     def __init__(self, source: VaultServer, timeout: float) -> None:
@@ -60,7 +60,7 @@ class VaultSession:
         self._unwrapped: tuple[str, str] | None = None
         self._warnings: dict[str, str] = {}
         self.fresh = False
-        self.doubt = ""
+        self._doubt = ""
 
     @property
     def _renewal_seconds(self) -> float | None:
@@ -111,10 +111,17 @@ class VaultSession:
         """Return Vault's answer to a PATCH, which merges ``body`` into what is at ``path`` (RFC 7396)."""
         return self._http.call("PATCH", path, token=self._token.text if self._token else None, body=body)
 
+    def refusal(self, sentence: str) -> RefreshError:
+        """Return what it means that the value was refused, as ``sentence`` says."""
+        # Without a fresh login it says nothing yet: the file may have another token by now.
+        if self.fresh and self._doubt:
+            return UnavailableError(f"{sentence}{self._doubt}")
+        return DeniedError(sentence)
+
     def log_in(self) -> None:
         """Get a new token with credentials read anew."""
         self._http.close()  # so that the CA file is read anew as well
-        self.doubt = ""
+        self._doubt = ""
         auth = self._auth
         match auth.method:
             case "token":
@@ -155,7 +162,7 @@ class VaultSession:
         answer = self._http.call("GET", "auth/token/lookup-self", token=text)
         if not answer.ok:
             # Vault says the same of a token that it does not know, and most may look themselves up.
-            self.doubt = "; or the token has expired or was revoked: it may not even look itself up"
+            self._doubt = "; or the token has expired or was revoked: it may not even look itself up"
             return _Token(text)
         return _token(text, answer.data, "ttl")
 

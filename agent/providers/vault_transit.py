@@ -6,7 +6,7 @@ Rules:
 - Each ciphertext is decrypted with the configured key and no other. Key name and version id are its
   associated data (agent.providers.wrapped), so that an entry cannot be relabelled. They are sent as the
   context too, which a derived key asks for and any other ignores.
-- A refusal leads to one fresh login and one more try; then it is denied.
+- A refusal leads to one fresh login and one more try; then it is denied, unless the token may be dead.
 - The engine answers 400 to everything that does not decrypt. What it is, the key's own settings tell: no such
   key, or a ciphertext below ``min_decryption_version``, is missing; the rest is malformed, and so is
   everything where the policy does not let the key be read.
@@ -16,7 +16,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 
-from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
+from agent.errors import MalformedError, MissingError, RefreshError, UnavailableError
 from agent.offer import Known, Offer
 from agent.providers.vault_http import Answer
 from agent.providers.vault_session import VaultSession
@@ -56,7 +56,7 @@ class VaultTransitProvider:
             if answer.refused:
                 grant = _grant(self._path("encrypt"), "update")
                 message = f"Vault refuses to encrypt with {self}; the token's policy needs: {grant}"
-                raise DeniedError(message)
+                raise self._session.refusal(message)
             if not answer.ok:
                 message = f"Vault answers {answer.status} to encrypting with {self}"
                 raise UnavailableError(message)
@@ -85,7 +85,7 @@ class VaultTransitProvider:
         """Return what an answer that is no success means for ``ciphertext``."""
         if answer.refused:
             needed = f"the token's policy needs: {_grant(self._path('decrypt'), 'update')}"
-            return DeniedError(f"Vault refuses to decrypt with {self}; {needed}{self._session.doubt}")
+            return self._session.refusal(f"Vault refuses to decrypt with {self}; {needed}")
         if answer.status == 404:  # noqa: PLR2004 - Not Found
             return MissingError(f"Vault has no engine at {self._mount}/; check mount, or enable the engine")
         if answer.status != 400:  # noqa: PLR2004 - Bad Request

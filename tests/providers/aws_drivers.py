@@ -54,11 +54,15 @@ class Aws:
 
     def rotate_credentials(self) -> None:
         """Write new credentials to the file; the old ones are no longer accepted."""
-        self.proxy.revoked.add(self._access_key)
+        self.revoke_credentials()
         self._access_key = unique_name("AKIA").upper()
         self._credentials_file.write_text(
             f"[default]\naws_access_key_id = {self._access_key}\naws_secret_access_key = secret\n"
         )
+
+    def revoke_credentials(self) -> None:
+        """Accept the credentials in the file no longer."""
+        self.proxy.revoked.add(self._access_key)
 
 
 class SecretsManagerDriver(Driver):
@@ -75,6 +79,7 @@ class SecretsManagerDriver(Driver):
         self.admin = self.aws.administrator("secretsmanager")
         self.put_count = 0
         self.rotate_credentials = self.aws.rotate_credentials  # type: ignore[method-assign]
+        self.revoke_credentials = self.aws.revoke_credentials  # type: ignore[method-assign]
 
     def version_id(self, number: int) -> str:
         """Return the id that the version gets: AWS lets its maker choose."""
@@ -163,6 +168,7 @@ class AwsKmsDriver(WrappedDriver):
         self.admin = self.aws.administrator("kms")
         self.key_id: str = self.admin.create_key()["KeyMetadata"]["KeyId"]
         self.rotate_credentials = self.aws.rotate_credentials  # type: ignore[method-assign]
+        self.revoke_credentials = self.aws.revoke_credentials  # type: ignore[method-assign]
 
     def source(self, **settings: Any) -> AwsKmsSource:
         settings = {"key_id": self.key_id, "keyring": self.keyring.path, **settings}

@@ -131,6 +131,10 @@ class Driver:
         """Replace the agent's credentials, on disk and at the store; the old ones stop working."""
         raise NotImplementedError
 
+    def revoke_credentials(self) -> None:
+        """Let the agent's credentials stop working; it gets no others."""
+        raise NotImplementedError
+
     def value_reads(self) -> int:
         """Return how many values were read so far."""
         raise NotImplementedError
@@ -150,6 +154,7 @@ _LOCAL = {
     "probe_refused": "it has no probe apart from the value",
     "denied": _NO_REFUSAL,
     "credentials_rotated": _NO_LOGIN,
+    "credentials_revoked": _NO_LOGIN,
     "throttled": _NOTHING_TO_WAIT_FOR,
     "slow": _NOTHING_TO_WAIT_FOR,
 }
@@ -168,6 +173,7 @@ class FakeDriver(Driver):
 
     absent: ClassVar = {
         "credentials_rotated": _NO_LOGIN,
+        "credentials_revoked": _NO_LOGIN,
         "slow": "it has no timeout of its own; `hold` is for tests of who calls it",
     }
 
@@ -401,11 +407,13 @@ class VaultDriver(Driver):
         self._bao.throttle(self._mount)
 
     def rotate_credentials(self) -> None:
-        old = self._token_file.read_text() if self._token_file.exists() else None
+        if self._token_file.exists():
+            self.revoke_credentials()
         self._token_file.write_text(self._bao.token(self._mount) + "\n")
         self._token_file.chmod(0o400)
-        if old is not None:
-            self._bao.root.auth.token.revoke(old.strip())
+
+    def revoke_credentials(self) -> None:
+        self._bao.root.auth.token.revoke(self._token_file.read_text().strip())
 
     def value_reads(self) -> int:
         return self._bao.requests(f"{self._mount}/data/{self.path}")

@@ -248,6 +248,17 @@ def test_credentials_rotated(driver: Driver) -> None:
     assert known(fetch(provider, held)) == held
 
 
+def test_credentials_revoked(driver: Driver) -> None:
+    """Credentials that stopped working say nothing about the key, which no kill switch may take away then."""
+    driver.put(new_value())
+    provider = driver.provider()
+    held = known(fetch(provider, {}))
+    driver.revoke_credentials()
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            fetch(provider, held)
+
+
 def test_close(driver: Driver) -> None:
     """Closing never fails, open or not, once or twice."""
     driver.put(new_value())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import DeniedError, MalformedError, MissingError, RefreshError, UnavailableError
+from agent.errors import MalformedError, MissingError, RefreshError, UnavailableError
 from agent.providers import open_provider
 from agent.providers.base import fetch
 from agent.providers.vault_connection import SIZE_LIMIT
@@ -137,7 +137,7 @@ def test_retry_after(retry_after: str, seconds: float | None) -> None:
     assert error.retry_after_seconds == seconds
 
 
-_DENIED = (
+_REFUSED = (
     "Vault refuses to read secret secret/app/key; the token's policy needs: "
     'path "secret/data/app/key" { capabilities = ["read"] }; '
     "if its engine is not mounted at secret/, set mount; "
@@ -152,8 +152,8 @@ _MISSING = (
 @pytest.mark.parametrize(
     ("status", "kind", "message"),
     [
-        (401, DeniedError, _DENIED),
-        (403, DeniedError, _DENIED),
+        (401, UnavailableError, _REFUSED),
+        (403, UnavailableError, _REFUSED),
         (404, MissingError, _MISSING),
         (400, UnavailableError, "Vault answers 400 to a read of secret secret/app/key"),
         (405, UnavailableError, "Vault answers 405 to a read of secret secret/app/key"),

@@ -106,13 +106,15 @@ def test_failures(store: Store, change: Callable[[Store], object], kind: type, r
 
 
 def test_a_token_that_is_not_one(store: Store) -> None:
-    """Vault says the same as of a policy that lacks a line."""
+    """Vault says the same as of a policy that lacks a line, but the kill switch must not fire for it."""
     put(store, entry="1")
     source = replace(store.source(), auth=VaultAuth(token="no-such-token"))
-    with closing(open_provider(key(source, "vault-transit"), timeout=5.0)) as provider:
-        error = only(provider)
-    assert type(error) is DeniedError
-    assert error.reason.endswith("; or the token has expired or was revoked: it may not even look itself up")
+    provider = open_provider(key(source, "vault-transit"), timeout=5.0)
+    with closing(provider), pytest.raises(UnavailableError) as caught:
+        fetch(provider, {})
+    assert caught.value.reason.endswith(
+        "; or the token has expired or was revoked: it may not even look itself up"
+    )
 
 
 MALFORMED = (

@@ -165,11 +165,13 @@ class VaultTransitDriver(WrappedDriver):
         self.bao.throttle(self.mount)
 
     def rotate_credentials(self) -> None:
-        old = self._token_file.read_text() if self._token_file.exists() else None
+        if self._token_file.exists():
+            self.revoke_credentials()
         self._token_file.write_text(self.bao.token(self.mount) + "\n")
         self._token_file.chmod(0o400)
-        if old is not None:
-            self.bao.root.auth.token.revoke(old.strip())
+
+    def revoke_credentials(self) -> None:
+        self.bao.root.auth.token.revoke(self._token_file.read_text().strip())
 
 
 class DerivedTransitDriver(VaultTransitDriver):
@@ -219,3 +221,6 @@ class GcpKmsDriver(WrappedDriver):
 
     def rotate_credentials(self) -> None:
         self.credentials_file.write_text(json.dumps(self.identity.new_key()))
+
+    def revoke_credentials(self) -> None:
+        self.identity.new_key()  # the earlier ones stop working
