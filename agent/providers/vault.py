@@ -102,9 +102,10 @@ class VaultProvider:
         versions = metadata.object("versions")
         numbers = sorted(versions.document, key=int)
         offered = [self._offered(place, number, versions.object(number), known) for number in numbers]
-        # max_versions is 0 where the mount's own setting rules, which few may read: then the history tells.
-        keeps_one = metadata.document.get("max_versions") == 1 or (len(numbers) == 1 and numbers != ["1"])
-        room = None if keeps_one else room_warning(numbers, metadata.document.get("max_versions") or 0)
+        # The larger of the secret's and the mount's settings rules, and few may read that: the history tells.
+        secret_max = metadata.document.get("max_versions") or 0
+        keeps_one = len(numbers) == 1 and (secret_max == 1 or numbers != ["1"])
+        room = None if keeps_one else room_warning(numbers, secret_max)
         return Offer(
             tuple(version._replace(activates_at=activations.get(version.id)) for version in offered),
             unstaged=_V2_UNSTAGED if keeps_one else None,

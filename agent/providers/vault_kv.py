@@ -131,12 +131,19 @@ def kept(secret_max: int, mount_max: int = 0) -> int:
 def room_warning(numbers: Sequence[str], secret_max: int) -> str | None:
     """Return the warning that a version will soon be pushed out, from two rotations before.
 
-    The mount's own setting is not known, since few may read it: more versions than are kept tell of it.
+    The mount's own setting is not known, since few may read it: more versions than Vault's default tell of
+    it. More than the secret's own may also have been there before that was lowered.
     """
     limit = kept(secret_max)
     left = limit - len(numbers)
-    if left not in (0, 1):
+    if not numbers or left > 1 or (left < 0 and not secret_max):
         return None
+    if left < 0:
+        return (
+            f"the secret has {len(numbers)} versions, and its max_versions keeps {limit}: if the engine's own "
+            f"is not larger, the next rotation destroys versions {numbers[0]} to {numbers[-left]}, and what "
+            "only they decrypt is lost; raise max_versions"
+        )
     when = "the next rotation" if left == 0 else "the one after the next rotation"
     return (
         f"the secret has {len(numbers)} of the {limit} versions that its max_versions or Vault's default "

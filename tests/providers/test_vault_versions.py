@@ -167,6 +167,44 @@ def test_max_versions_of_the_secret(secret: Secret) -> None:
     assert secret.fetch().unstaged == UNSTAGED
 
 
+def test_max_versions_of_the_secret_that_the_mount_overrules(secret: Secret) -> None:
+    """The larger one counts, and a history of several tells which that is."""
+    config = secret.bao.root.secrets.kv.v2.configure
+    config(max_versions=5, mount_point=secret.mount)
+    secret.write()
+    secret.set(max_versions=1)
+    secret.write(2)
+    offer = secret.fetch()
+    config(max_versions=10, mount_point=secret.mount)
+    assert ids(offer) == ["1", "2", "3"]
+    assert offer.unstaged is None
+
+
+def test_max_versions_that_was_lowered(secret: Secret) -> None:
+    """The next version takes all those beyond the limit with it: the warning is right about which."""
+    config = secret.bao.root.secrets.kv.v2.configure
+    config(max_versions=0, mount_point=secret.mount)
+    secret.write(8)
+    secret.set(max_versions=3)
+    warnings = secret.fetch().warnings
+    secret.write()
+    left = ids(secret.fetch())
+    config(max_versions=10, mount_point=secret.mount)
+    warning = (
+        "the secret has 8 versions, and its max_versions keeps 3: if the engine's own is not larger, the "
+        "next rotation destroys versions 1 to 6, and what only they decrypt is lost; raise max_versions"
+    )
+    assert warnings == (warning,)
+    assert left == ["7", "8", "9"]
+
+
+def test_a_secret_without_a_version(secret: Secret) -> None:
+    """Metadata can be there before the first value; nothing is pushed out."""
+    secret.set(max_versions=1)
+    offer = secret.fetch()
+    assert (offer.versions, offer.unstaged, offer.warnings) == ((), None, ())
+
+
 def test_max_versions_of_the_mount(secret: Secret) -> None:
     """The mount's setting may not be readable: a history of one that is not the first tells."""
     secret.bao.root.secrets.kv.v2.configure(max_versions=1, mount_point=secret.mount)
