@@ -140,9 +140,9 @@ def room_warning(numbers: Sequence[str], secret_max: int) -> str | None:
         return None
     if left < 0:
         return (
-            f"the secret has {len(numbers)} versions, and its max_versions keeps {limit}: if the engine's own "
-            f"is not larger, the next rotation destroys versions {numbers[0]} to {numbers[-left]}, and what "
-            "only they decrypt is lost; raise max_versions"
+            f"the secret has {len(numbers)} versions, and its max_versions keeps {limit}: if the engine's "
+            f"own is not larger, the next rotation destroys versions {numbers[0]} to {numbers[-left]}, and "
+            "what only they decrypt is lost; raise max_versions"
         )
     when = "the next rotation" if left == 0 else "the one after the next rotation"
     return (
