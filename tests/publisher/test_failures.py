@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.directory import Directory
 from agent.errors import PublishError, VolumeError
 from agent.publisher import RETIRE_AFTER_SECONDS, Publisher
 from keyferry.layout import DATA_LINK, KEYRING_FILE, Keyring
@@ -347,6 +348,11 @@ def test_a_warm_restart_on_a_full_volume(small: Path, reports: Reports) -> None:
     assert "another keyferry-agent (pid unknown) already publishes" in str(caught.value)
     assert reports == []
     publisher.close()
+
+
+def test_a_link_that_cannot_be_read_is_not_taken_for_none(root: Path) -> None:
+    with Directory.open(root) as directory, pytest.raises(OSError, match="File name too long"):
+        directory.link_target("x" * 256)
 
 
 def test_a_read_only_volume(namespace: Namespace, small: Path, tmp_path: Path) -> None:
