@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from agent import __version__
-from agent.errors import AgentError, ConfigError, VolumeError
+from agent.errors import AgentError, ConfigError, MadeError, VolumeError
 from agent.exits import Exit
 from keyferry.errors import KeyferryError
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.MISCONFIGURED
     except AgentError as error:
         _complain(error)
-        return Exit.FAILED
+        return Exit.NOT_READY if isinstance(error, MadeError) else Exit.FAILED
     except KeyferryError as error:
         from keyferry.__main__ import exit_code
 
@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one a command
             from agent.commands import rotate
 
             wanted = rotate.Options(
-                at_once=options.activate is not None,
+                activate=options.activate,
                 drop_oldest=options.drop_oldest,
                 wait=options.wait,
                 timeout=options.timeout,
@@ -148,7 +148,11 @@ def _parser() -> argparse.ArgumentParser:
         "rotate", parents=[config, volume, key, json], help="make a new version of a key"
     )
     rotate.add_argument(
-        "--activate", choices=["now"], help="use it as soon as it is seen, instead of after the delay"
+        "--activate",
+        type=_activation,
+        metavar="now|TIME",
+        help="use it as soon as it is seen instead of after the delay; or, in a keyring file, from this time "
+        "on: RFC 3339, or a duration from now such as 2h",
     )
     rotate.add_argument(
         "--drop-oldest", action="store_true", help="even if the store destroys its oldest version for it"
@@ -179,6 +183,31 @@ def _seconds(text: str) -> float:
         message = f"{text!r} is not a number of seconds above 0, at most {_LONGEST_SECONDS} (a year)"
         raise argparse.ArgumentTypeError(message)
     return seconds
+
+
+def _activation(text: str) -> Literal["now"] | float:
+    """Return ``now``, or Unix seconds."""
+    if text == "now":
+        return "now"
+    from agent.clock import moment
+    from agent.parsing import WrongValueError, parse_duration
+    from keyferry.times import parse_time
+
+    now = moment().now
+    try:
+        activates_at = now + parse_duration(text)
+    except WrongValueError:
+        try:
+            activates_at = parse_time(text)
+        except ValueError:
+            activates_at = math.nan
+    if not now < activates_at <= now + _LONGEST_SECONDS:
+        message = (
+            f"{text!r} is neither now nor a time within the next year: RFC 3339, such as "
+            "2026-01-31T08:15:00Z, or a duration from now, such as 2h"
+        )
+        raise argparse.ArgumentTypeError(message)
+    return activates_at
 
 
 def _complain(error: AgentError) -> None:

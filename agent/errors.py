@@ -3,6 +3,7 @@
 
 - ``ConfigError`` and ``VolumeError``: give up, a person must act (exit 2).
 - ``PublishError``: what was published stays; try again later.
+- ``MadeError``: a version was made, so it must not be made again (exit 3).
 - ``RefreshError``: a refresh failed; its ``outcome`` decides what that means for the key (design section 6).
 
 No message ever holds key material, a credential or the body of a vendor's answer.
@@ -38,6 +39,10 @@ class VolumeError(AgentError):
 
 class PublishError(AgentError):
     """A generation could not be published; the volume is as it was."""
+
+
+class MadeError(AgentError):
+    """A version was made, and what should have followed failed: the look at it, or its mark."""
 
 
 class RefreshError(AgentError):

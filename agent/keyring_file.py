@@ -69,14 +69,16 @@ def parse_wrapped_keyring(data: bytes, key_name: str, place: str) -> tuple[Wrapp
     return _versions(data, key_name, place, read)
 
 
-def new_entry(id_: str, created_at: float, value: Material | str, *, at_once: bool = False) -> Entry:
+def new_entry(
+    id_: str, created_at: float, value: Material | str, *, activates_at: float | None = None
+) -> Entry:
     """Return a version's entry: its material, or the text of its ciphertext.
 
-    ``at_once``: it states that it activates when it was created; else each agent stages it.
+    ``activates_at`` is what it states itself; without it each agent stages it.
     """
     times = {"created_at": format_time(created_at)}
-    if at_once:
-        times["activates_at"] = times["created_at"]
+    if activates_at is not None:
+        times["activates_at"] = format_time(activates_at)
     if isinstance(value, str):
         return {"id": id_, **times, "ciphertext": value}
     if value.binary:

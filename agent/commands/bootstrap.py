@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from agent.commands.hardening import clean_up_when_stopped, harden
-from agent.commands.look import active, chosen, look
+from agent.commands.look import active, chosen, look, opened
 from agent.commands.new_material import new_material
 from agent.errors import AgentError, ConfigError, MissingError, RefreshError
 from agent.exits import Exit
 from agent.loading import load
 from agent.providers import open_keeper
+from agent.providers.base import Provider
 from agent.providers.lifecycle import ExistsError, create
 from agent.settings import KeySettings, Settings
 from agent.sources.env import EnvSource
@@ -30,7 +31,7 @@ Result = Literal["ok", "created", "missing", "failed", "unsupported"]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What became of one key. ``milliseconds`` is one fetch with connection and login."""
+    """What became of one key. ``milliseconds`` is the last fetch, of the first one with login."""
 
     key: str
     provider: str
@@ -63,14 +64,18 @@ def bootstrap(config: Path | None, name: str | None, *, make: bool, as_json: boo
 
 def _bootstrap(key: KeySettings, settings: Settings, *, make: bool) -> Found:
     try:
-        found = _verified(key, settings)
-        if found.result != "missing":
-            return found
-        if not make:
-            # A variable is set from outside.
-            hint = "" if isinstance(key.source, EnvSource) else "; --create makes it if there never was one"
-            return Found(key.name, key.provider, "missing", f"{found.reason}{hint}")
-        return _create(key, settings)
+        # One for all looks: each login may be a use of a secret id, and leaves a token.
+        with opened(key, settings) as provider:
+            found = _verified(provider, key, settings)
+            if found.result != "missing":
+                return found
+            if not make:
+                # A variable is set from outside.
+                hint = (
+                    "" if isinstance(key.source, EnvSource) else "; --create makes it if there never was one"
+                )
+                return Found(key.name, key.provider, "missing", f"{found.reason}{hint}")
+            return _create(provider, key, settings)
     except ConfigError as error:
         return Found(key.name, key.provider, "unsupported", str(error))
     except RefreshError as error:
@@ -79,29 +84,29 @@ def _bootstrap(key: KeySettings, settings: Settings, *, make: bool) -> Found:
         return Found(key.name, key.provider, "failed", str(error))
 
 
-def _verified(key: KeySettings, settings: Settings, result: Result = "ok") -> Found:
+def _verified(provider: Provider, key: KeySettings, settings: Settings, result: Result = "ok") -> Found:
     try:
-        seen = look(key, settings)
+        seen = look(provider)
         version = active(seen.offer, key, settings)
     except MissingError as error:
         return Found(key.name, key.provider, "missing", error.reason)
     return Found(key.name, key.provider, result, None, version.id, version.fingerprint, seen.milliseconds)
 
 
-def _create(key: KeySettings, settings: Settings) -> Found:
+def _create(provider: Provider, key: KeySettings, settings: Settings) -> Found:
     keeper = open_keeper(key, timeout=settings.refresh.timeout)
     try:
         create(keeper, new_material(key))
     except ExistsError as error:
         # Somebody was faster, and theirs is the key; or only remains of one are there.
-        found = _verified(key, settings)
+        found = _verified(provider, key, settings)
         if found.result == "ok":
             return found
         message = f"{error}: {found.reason}; mend that, or go on without it with rotate"
         raise ExistsError(message) from None
     finally:
         keeper.close()
-    found = _verified(key, settings, "created")
+    found = _verified(provider, key, settings, "created")
     if found.result == "missing":
         message = f"the key was made, but is not to be seen yet ({found.reason}); run it again"
         raise AgentError(message)

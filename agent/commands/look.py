@@ -21,7 +21,7 @@ __all__ = ["Look", "active", "chosen", "judged", "look", "newest", "opened"]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One fetch without anything known; ``milliseconds`` with connection and login."""
+    """One fetch without anything known; ``milliseconds`` with connection and login, where there was none."""
 
     offer: Offer
     milliseconds: float
@@ -44,11 +44,10 @@ def opened(key: KeySettings, settings: Settings) -> Iterator[Provider]:
         provider.close()
 
 
-def look(key: KeySettings, settings: Settings) -> Look:
-    """Ask the store of ``key``; raises ``RefreshError``, and ``ConfigError`` as ``opened`` does."""
+def look(provider: Provider) -> Look:
+    """Ask the store; raises ``RefreshError``."""
     begun = perf_counter()
-    with opened(key, settings) as provider:
-        offer = fetch(provider, {})
+    offer = fetch(provider, {})
     return Look(offer, round((perf_counter() - begun) * 1000, 1))
 
 

@@ -30,7 +30,7 @@ from agent.providers.aws_versions import (
     listed,
     refuse_deleted,
 )
-from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation
+from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation, writing
 from agent.providers.values import replaced_field
 from agent.settings import KeySettings
 from agent.sources.aws import SecretsManagerSource
@@ -41,6 +41,8 @@ _VERSION_IDS: Final = uuid.UUID("b0c7b5d4-7a53-4c0e-9f0b-6f1a1c1f6d0e")
 
 class SecretsManagerKeeper:
     """One field, or the whole, of one secret."""
+
+    states_times = False
 
     def __init__(self, key: KeySettings, source: SecretsManagerSource, timeout: float) -> None:
         """Keep where ``key`` is; nothing is contacted yet."""
@@ -86,7 +88,8 @@ class SecretsManagerKeeper:
         value = self._changed(rotation.expected, material)
         stages = [CURRENT, AT_ONCE] if rotation.at_once else [CURRENT]
         token = _token([rotation.expected, *sorted(ids)])
-        return self._put(value, token=token, stages=stages)
+        with writing():
+            return self._put(value, token=token, stages=stages)
 
     def close(self) -> None:
         """Drop the connections."""

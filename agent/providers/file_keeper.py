@@ -36,6 +36,7 @@ class FileKeeper:
                 f"keys.{key.name}.encoding: binary does not fit into a JSON field; use base64, or format raw"
             )
             raise ConfigError(message)
+        self.states_times = source.format == "keyring"
         self._key = key
         self._source = source
         self._provider = FileProvider(key, source)
@@ -58,7 +59,7 @@ class FileKeeper:
                     f"file {self._source.path} has a newer version by now, {newest}; nothing was written"
                 )
                 raise ChangedError(message)
-            changed = self._changed(data, material, at_once=rotation.at_once)
+            changed = self._changed(data, material, rotation)
             made.append(self._newest(changed))
             return changed
 
@@ -81,11 +82,12 @@ class FileKeeper:
             case "raw":
                 return material.raw
 
-    def _changed(self, data: bytes, material: Material, *, at_once: bool) -> bytes:
+    def _changed(self, data: bytes, material: Material, rotation: Rotation) -> bytes:
         match self._source.format:
             case "keyring":
-                ids = (version.id for version in self._provider.parsed(data).versions)
-                return appended(data, new_entry(next_id(ids), time.time(), material, at_once=at_once))
+                id_ = next_id(version.id for version in self._provider.parsed(data).versions)
+                now = time.time()
+                return appended(data, new_entry(id_, now, material, activates_at=rotation.stated(now)))
             case "json":
                 field = str(self._source.field)
                 return replaced_field(data, field, material.text, f"file {self._source.path}")

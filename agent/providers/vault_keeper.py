@@ -5,6 +5,8 @@ Rules:
 
 - Every write is a check-and-set on the version that was read. A version that was deleted still counts: where
   versions ever were, nothing is created.
+- The other fields are those of the newest version that can be read: an app that had them before a deletion
+  has them again.
 - Vault answers 400 to a check that failed as to anything else that it does not like; what it was, the
   metadata tells.
 - ``at_once`` is custom metadata, merged into what is there after the version was written: written before, it
@@ -14,11 +16,11 @@ Rules:
 
 from collections.abc import Mapping
 
-from agent.errors import ConfigError, DeniedError, MissingError, RefreshError, UnavailableError
-from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation
+from agent.errors import ConfigError, DeniedError, MadeError, MissingError, RefreshError, UnavailableError
+from agent.providers.lifecycle import ChangedError, ExistsError, FullError, Rotation, writing
 from agent.providers.vault import possible_places
 from agent.providers.vault_http import Answer
-from agent.providers.vault_kv import ACTIVATES_PREFIX, Place, kept, refusal
+from agent.providers.vault_kv import ACTIVATES_PREFIX, Place, gone, kept, refusal
 from agent.providers.vault_session import VaultSession
 from agent.settings import KeySettings
 from agent.sources.vault import VaultSource
@@ -28,6 +30,8 @@ from keyferry.material import Material
 
 class VaultKeeper:
     """One field of one KV v2 secret."""
+
+    states_times = False
 
     def __init__(self, key: KeySettings, source: VaultSource, timeout: float) -> None:
         """Keep where ``key`` is; nothing is contacted yet."""
@@ -61,15 +65,17 @@ class VaultKeeper:
             self._check_newest(place, metadata, rotation)
             if not rotation.drop_oldest:
                 self._check_room(place, metadata)
-            fields = {**self._fields(place, rotation.expected), self._source.field: material.text}
-            answer = self._put(place, fields, expected=int(rotation.expected))
+            fields = {**self._fields(place, metadata), self._source.field: material.text}
+            with writing():
+                answer = self._put(place, fields, expected=int(rotation.expected))
+                number = str(answer.data.integer("version")) if answer.ok else ""
+                created_time = answer.data.text("created_time") if answer.ok else ""
             if answer.status == 400:  # noqa: PLR2004 - Bad Request
                 self._check_newest(place, self._metadata(place), rotation)
             if not answer.ok:
                 raise _write_refusal(place, answer)
-            number = str(answer.data.integer("version"))
             if rotation.at_once:
-                marks = {f"{ACTIVATES_PREFIX}{number}": answer.data.text("created_time")}
+                marks = {f"{ACTIVATES_PREFIX}{number}": created_time}
                 self._mark(place, number, {**_outlived_marks(metadata), **marks})
             return number
 
@@ -120,33 +126,44 @@ class VaultKeeper:
         if len(numbers) < limit:
             return
         versions = "1 version" if len(numbers) == 1 else f"{len(numbers)} versions"
+        # More than one where the limit was lowered: the next write takes all that are beyond it.
+        *_, last = numbers[: len(numbers) + 1 - limit]
+        going = f"version {last}" if last == numbers[0] else f"versions {numbers[0]} to {last}"
         message = (
-            f"secret {place} has {versions}, and Vault keeps {limit}: another one would destroy "
-            f"version {numbers[0]}, and what only that decrypts; raise max_versions, or rotate with "
-            "--drop-oldest"
+            f"secret {place} has {versions}, and Vault keeps {limit}: another one would destroy {going}, and "
+            "what nothing else decrypts; raise max_versions, or rotate with --drop-oldest"
         )
         raise FullError(message)
 
-    def _fields(self, place: Place, number: str) -> Mapping[str, object]:
-        answer = self._session.read(place.api("data"), {"version": number})
-        # A deleted version answers 404, but with its metadata: its fields are gone, and the number counts.
-        if not answer.ok and answer.document.get("data") is None:
-            raise refusal(place, answer)
-        return answer.data.document.get("data") or {}
+    def _fields(self, place: Place, metadata: Fields) -> Mapping[str, object]:
+        """Return the fields of the newest version that can be read; none where none can."""
+        versions = metadata.object("versions")
+        for number in sorted(versions.document, key=int, reverse=True):
+            if gone(place, number, versions.object(number)) is not None:
+                continue
+            answer = self._session.read(place.api("data"), {"version": number})
+            if not answer.ok:
+                raise refusal(place, answer)
+            return answer.data.object("data").document
+        return {}
 
     def _put(self, place: Place, fields: Mapping[str, object], *, expected: int) -> Answer:
         return self._session.write(place.api("data"), {"options": {"cas": expected}, "data": fields})
 
     def _mark(self, place: Place, number: str, marks: Mapping[str, str | None]) -> None:
-        answer = self._session.patch(place.api("metadata"), {"custom_metadata": marks})
-        if answer.ok:
-            return
-        message = (
-            f"version {number} of secret {place} was made, but Vault refuses to record that it activates at "
-            f"once ({answer.status}): it activates after the delay; needed: "
-            f'path "{place.api("metadata")}" {{ capabilities = ["patch"] }}'
+        try:
+            answer = self._session.patch(place.api("metadata"), {"custom_metadata": marks})
+        except UnavailableError as error:
+            raise self._unmarked(place, number, f"{error.outcome}: {error.reason}") from error
+        if not answer.ok:
+            needed = f'path "{place.api("metadata")}" {{ capabilities = ["patch"] }}'
+            raise self._unmarked(place, number, f"Vault answers {answer.status}; needed: {needed}")
+
+    def _unmarked(self, place: Place, number: str, why: str) -> MadeError:
+        return MadeError(
+            f"version {number} of secret {place} was made, but not recorded to activate at once, so it "
+            f"activates after the delay: {why}"
         )
-        raise DeniedError(message)
 
 
 def _outlived_marks(metadata: Fields) -> Mapping[str, None]:

@@ -37,6 +37,8 @@ class Wrapper(Protocol):
 class WrappedKeeper:
     """The wrapped keyring of one key."""
 
+    states_times = True
+
     def __init__(self, key: KeySettings, source: WrappedSource, wrapper: Wrapper) -> None:
         """Keep where the keyring of ``key`` is, and own ``wrapper``."""
         if isinstance(source.keyring, str):
@@ -69,7 +71,8 @@ class WrappedKeeper:
         ids = [entry.offered.id for entry in parse_wrapped_keyring(data, self._key_name, self._place)]
         self._check(ids[-1] == rotation.expected)
         id_ = next_id(ids)
-        entry = new_entry(id_, time.time(), self._wrapped(material, id_), at_once=rotation.at_once)
+        wrapped, now = self._wrapped(material, id_), time.time()
+        entry = new_entry(id_, now, wrapped, activates_at=rotation.stated(now))
 
         def change(now: bytes) -> bytes:
             self._check(now == data)

@@ -14,7 +14,8 @@ from agent.providers import lifecycle
 from agent.providers.lifecycle import ExistsError, FullError, Rotation
 from tests.lifecycle.concurrency import at_once
 from tests.lifecycle.stores import AwsKms, SecretsManager
-from tests.servers.aws_proxy import refusal
+from tests.servers.aws_proxy import operation, refusal
+from tests.servers.scripted import Request, Response
 
 
 def test_only_the_field(secrets_manager: SecretsManager) -> None:
@@ -120,7 +121,7 @@ def test_scheduled_for_deletion(secrets_manager: SecretsManager) -> None:
     sentence = f"secret {store.name} in eu-west-1 is scheduled for deletion; `restore-secret` brings it back"
     head = "key master (aws-secrets-manager):"
     assert store.run("bootstrap", "--create") == (1, f"{head} failed: missing: {sentence}\n", "")
-    assert store.run("rotate") == (1, "", f"keyferry-agent: {sentence}\n")
+    assert store.run("rotate") == (1, "", f"keyferry-agent: missing: {sentence}\n")
     client.restore_secret(SecretId=store.name)
     client.close()
     assert store.run("bootstrap")[0] == 0
@@ -180,15 +181,51 @@ def test_room(secrets_manager: SecretsManager) -> None:
     lifecycle.rotate(keeper, new_material(store.key()), Rotation(newest, drop_oldest=True))
 
 
-def test_a_write_that_fails(secrets_manager: SecretsManager) -> None:
-    """Nothing is retried: whether it was written, the store tells."""
+@pytest.mark.parametrize("written", [False, True], ids=["not written", "written"])
+def test_a_write_without_an_answer(secrets_manager: SecretsManager, written: bool) -> None:
+    """Nothing is retried: whether it was written, ``check`` tells."""
     store = secrets_manager
     store.run("bootstrap", "--create")
-    store.aws.proxy.faults["PutSecretValue"] = refusal("InternalServiceError", 500)
+    answer = store.aws.proxy.answer
+
+    def lose(request: Request) -> Response:
+        if operation(request) != "PutSecretValue":
+            return answer(request)
+        if written:
+            answer(request)
+        return refusal("InternalServiceError", 500)
+
+    store.aws.proxy.answer = lose
     code, out, err = store.run("rotate")
     assert (code, out) == (1, "")
     assert err == (
-        "keyferry-agent: AWS answers 500 (InternalServiceError) to secretsmanager:PutSecretValue\n"
+        "keyferry-agent: unavailable: AWS answers 500 (InternalServiceError) to "
+        "secretsmanager:PutSecretValue; the store may have made a version: look with `check` before rotating "
+        "again\n"
     )
-    store.aws.proxy.faults.clear()
-    assert len(store.values()) == 1
+    assert len(store.values()) == 1 + written
+
+
+def test_a_list_that_lags(secrets_manager: SecretsManager) -> None:
+    """The version is made, and nobody else is to blame; exit 3 keeps scripts from making another one."""
+    store = secrets_manager
+    store.run("bootstrap", "--create")
+    (first,) = store.offer().versions
+    answer, before, made = store.aws.proxy.answer, dict[str, Response](), list[str]()
+
+    def lag(request: Request) -> Response:
+        name = operation(request)
+        if made and name in before:
+            return before[name]
+        before[name] = answer(request)
+        if name == "PutSecretValue":
+            made.append(json.loads(before[name].body)["VersionId"])
+        return before[name]
+
+    store.aws.proxy.answer = lag
+    code, out, err = store.run("rotate")
+    assert (code, out) == (3, "")
+    assert err == (
+        f"keyferry-agent: version {made[0]} was made, but is not to be seen yet: the store still shows "
+        f"{first.id}; `check` shows it when it is; do not rotate again\n"
+    )

@@ -195,7 +195,7 @@ class TestFiles:
         store = opened(KeyringFile)
         code, out, err = store.run("rotate")
         assert (code, out) == (1, "")
-        assert err.startswith(f"keyferry-agent: file {store.path} does not exist; ")
+        assert err.startswith(f"keyferry-agent: missing: file {store.path} does not exist; ")
 
     def test_a_directory_that_is_not_there(self, opened: Callable[[type[KeyringFile]], KeyringFile]) -> None:
         store = opened(KeyringFile)
@@ -303,6 +303,8 @@ def test_what_nobody_foresaw() -> None:
     """Only the error's type is told: its text may hold the value."""
 
     class Broken:
+        states_times = False
+
         def create(self, material: Material) -> str:
             raise ValueError(material.text)
 

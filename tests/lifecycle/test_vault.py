@@ -7,7 +7,7 @@ import pytest
 
 from agent.commands import rotate
 from agent.commands.new_material import new_material
-from agent.errors import AgentError, DeniedError
+from agent.errors import AgentError
 from agent.providers import lifecycle
 from agent.providers.lifecycle import ChangedError, FullError, Keeper, Rotation
 from keyferry.material import Material
@@ -112,9 +112,8 @@ def test_never_beyond_max_versions(vault: VaultKv, secret_max: int, mount_max: i
         vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text)
     sentence = (
         f"^secret {vault.mount}/{vault.path} has {kept} version{'s' * (kept > 1)}, and Vault keeps {kept}: "
-        "another one "
-        "would destroy version 1, and what only that decrypts; raise max_versions, or rotate with "
-        "--drop-oldest$"
+        "another one would destroy version 1, and what nothing else decrypts; raise max_versions, or rotate "
+        "with --drop-oldest$"
     )
     with pytest.raises(FullError, match=sentence):
         lifecycle.rotate(keeper, new_material(vault.key()), Rotation(str(kept)))
@@ -122,6 +121,24 @@ def test_never_beyond_max_versions(vault: VaultKv, secret_max: int, mount_max: i
     code, out, _ = vault.run("rotate", "--drop-oldest", "--json")
     assert (code, json.loads(out)["version"]) == (0, str(kept + 1))
     assert vault.offer().versions[0].id == "2"
+
+
+def test_a_limit_that_was_lowered(vault: VaultKv) -> None:
+    """The next write destroys all that are beyond it: each is named before, and after."""
+    vault.secrets.update_metadata(vault.path, max_versions=20, mount_point=vault.mount)
+    for _ in range(8):
+        vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text)
+    vault.secrets.update_metadata(vault.path, max_versions=3, mount_point=vault.mount)
+    sentence = (
+        f"keyferry-agent: secret {vault.mount}/{vault.path} has 8 versions, and Vault keeps 3: another one "
+        "would destroy versions 1 to 6, and what nothing else decrypts; raise max_versions, or rotate with "
+        "--drop-oldest\n"
+    )
+    assert vault.run("rotate") == (1, "", sentence)
+    code, out, _ = vault.run("rotate", "--drop-oldest")
+    assert code == 0
+    assert "\n  dropped: version 1, 2, 3, 4, 5, 6, and what only that decrypts" in out
+    assert [version.id for version in vault.offer().versions] == ["7", "8", "9"]
 
 
 @pytest.mark.parametrize(("versions", "when"), [(8, None), (9, "the one after the next"), (10, "the next")])
@@ -159,8 +176,8 @@ def test_a_policy_that_only_reads(vault: VaultKv) -> None:
     vault.policy(f'path "{vault.mount}/*" {{ capabilities = ["read"] }}')
     place = f"{vault.mount}/data/{vault.path}"
     sentence = (
-        f"keyferry-agent: Vault refuses to write secret {vault.mount}/{vault.path}; the token's policy "
-        f'needs: path "{place}" {{ capabilities = ["create", "update"] }}\n'
+        f"keyferry-agent: denied: Vault refuses to write secret {vault.mount}/{vault.path}; the token's "
+        f'policy needs: path "{place}" {{ capabilities = ["create", "update"] }}\n'
     )
     assert vault.run("rotate") == (1, "", sentence)
 
@@ -169,11 +186,44 @@ def test_a_mark_that_is_refused(vault: VaultKv) -> None:
     """The version is there then, and that is said."""
     vault.run("bootstrap", "--create")
     vault.policy(f'path "{vault.mount}/*" {{ capabilities = ["create", "read", "update"] }}')
-    with pytest.raises(
-        DeniedError, match=r"version 2 .* was made, but Vault refuses .* needed: path .*patch"
-    ):
-        lifecycle.rotate(vault.keeper(), new_material(vault.key()), Rotation("1", at_once=True))
+    place = f"{vault.mount}/metadata/{vault.path}"
+    sentence = (
+        f"keyferry-agent: version 2 of secret {vault.mount}/{vault.path} was made, but not recorded to "
+        "activate at once, so it activates after the delay: Vault answers 403; needed: "
+        f'path "{place}" {{ capabilities = ["patch"] }}\n'
+    )
+    assert vault.run("rotate", "--activate", "now") == (3, "", sentence)
     assert len(vault.values()) == 2
+
+
+@pytest.mark.parametrize("destroyed", [False, True], ids=["deleted", "destroyed"])
+def test_the_other_fields_after_a_deletion(vault: VaultKv, destroyed: bool) -> None:
+    """They come from the newest version that can be read: nothing is dropped without a word."""
+    for number in range(1, 4):
+        vault.bao.write(vault.mount, vault.path, key=new_material(vault.key()).text, owner=f"fedha-{number}")
+    remove = vault.secrets.destroy_secret_versions if destroyed else vault.secrets.delete_secret_versions
+    remove(vault.path, [3], vault.mount)
+    assert vault.run("rotate")[0] == 0
+    answer = vault.secrets.read_secret_version(
+        vault.path, mount_point=vault.mount, raise_on_deleted_version=True
+    )
+    assert answer["data"]["data"] == {"key": vault.values()[-1], "owner": "fedha-2"}
+
+
+def test_few_logins(vault: VaultKv) -> None:
+    """A secret id may have a number of uses, and each login leaves a token: one to look and one to write."""
+    root, name = vault.bao.root, unique_name("approle")
+    root.sys.enable_auth_method("approle", path=name)
+    root.auth.approle.create_or_update_approle(
+        "app", token_policies=[vault.mount], secret_id_num_uses=2, mount_point=name
+    )
+    role_id = root.auth.approle.read_role_id("app", mount_point=name)["data"]["role_id"]
+    for command in (["bootstrap", "--create"], ["rotate"]):
+        secret_id = root.auth.approle.generate_secret_id("app", mount_point=name)["data"]["secret_id"]
+        auth = {"method": "approle", "mount": name, "role_id": role_id, "secret_id": secret_id}
+        vault.configure({**vault.section(), "auth": auth})
+        code, out, err = vault.run(*command)
+        assert (code, err) == (0, ""), out
 
 
 def test_marks_of_versions_that_are_gone(vault: VaultKv) -> None:

@@ -69,21 +69,21 @@ class AwsProxy(ScriptedServer):
         self._times.clear()
 
     def _answer(self, request: Request) -> Response:
-        operation = _operation(request)
+        name = operation(request)
         caller = _access_key(request)
-        self.calls[operation] += 1
+        self.calls[name] += 1
         self.callers.append(caller)
         if caller in self.revoked:
             return refusal("UnrecognizedClientException")
-        if operation in self.faults:
-            return self.faults[operation]
+        if name in self.faults:
+            return self.faults[name]
         answer = self._forward(request)
         if answer.headers["Content-Type"] == "text/xml":
             return answer
         document = json.loads(answer.body)
         if answer.status >= 400:
-            return refusal(_code(operation, request, document["__type"].rpartition("#")[2]))
-        body = self.last_bodies[operation] = json.dumps(self._mended(operation, request, document)).encode()
+            return refusal(_code(name, request, document["__type"].rpartition("#")[2]))
+        body = self.last_bodies[name] = json.dumps(self._mended(name, request, document)).encode()
         return Response(200, body, answer.headers)
 
     def _forward(self, request: Request) -> Response:
@@ -118,7 +118,8 @@ class AwsProxy(ScriptedServer):
         return self._times.setdefault((arn, version["VersionId"]), seconds)
 
 
-def _operation(request: Request) -> str:
+def operation(request: Request) -> str:
+    """Return which operation is called."""
     target = request.headers.get("X-Amz-Target")
     if target is not None:
         return target.rpartition(".")[2]
