@@ -55,6 +55,18 @@ def test_ciphertexts_without_one_too(page: Page, volume: Volume) -> None:
         page["decrypt_old"](bytes(40))
 
 
+def test_a_key_that_moved_to_another_store_has_another_id(page: Page, volume: Volume) -> None:
+    first = page["encrypt"](b"before the move")
+    moved = {**ONE, "id": "moved"}
+    volume.publish(moved, TWO)
+    page["keys"].get("2")
+    assert page["decrypt_moved"](*first) == b"before the move"
+    volume.publish(TWO)
+    page["keys"].wait(0)
+    with pytest.raises(UnknownVersionError, match=r"has no version '1', only: 2\."):
+        page["decrypt_moved"](*first)
+
+
 def test_derived_keys_follow(page: Page, volume: Volume) -> None:
     first = page["tokens_key"]()
     assert first == page["tokens_key"]()

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 from django.core.exceptions import FieldError, ImproperlyConfigured
+from django.core.management import call_command
 
 from fedha.accounts.models import Account
 from fedha.encryption.key_manager import KeyManager, UnreadableError
@@ -106,6 +107,19 @@ def test_an_id_may_be_anything(volume: Volume, keys: KeyManager) -> None:
         volume.publish(*ring, version("last"))
         assert keys.decrypt(ciphertext) == IBAN
         assert not ciphertext.startswith(keys.settled())
+
+
+def test_a_key_that_moved_to_another_store_has_another_id(volume: Volume, keys: KeyManager) -> None:
+    """A variable's id is its fingerprint; the same value in Vault is version 1."""
+    value = version("1")
+    volume.publish({**value, "id": value["fingerprint"]})
+    account = Account.objects.create(iban=IBAN)
+    assert stored(account).startswith("kf1:sha256%3A")
+    volume.publish(value, version("2"))
+    assert Account.objects.get(pk=account.pk).iban == IBAN
+    call_command("rotate_encryption_keys")
+    assert stored(account).startswith("kf1:2:")
+    assert Account.objects.get(pk=account.pk).iban == IBAN
 
 
 def test_a_replica_ahead_of_this_one_is_not_outdated(volume: Volume, keys: KeyManager) -> None:

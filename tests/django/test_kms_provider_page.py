@@ -71,6 +71,15 @@ def test_the_code_of_after_outlives_rotations(volume: Volume, adapter: FileAdapt
     assert adapter.get_master_key() == two["material"]
 
 
+def test_the_code_of_after_reads_what_another_store_s_id_names(volume: Volume, adapter: FileAdapter) -> None:
+    value = version("1")
+    volume.publish({**value, "id": value["fingerprint"]})
+    keys = key_manager(1, adapter)
+    ciphertext = keys.encrypt("before the move")
+    volume.publish(value, version("2"))
+    assert keys.decrypt(ciphertext) == "before the move"
+
+
 def test_three_keys_of_four_have_a_character_that_b64decode_skips() -> None:
     keys = [secrets.token_urlsafe(32) for _ in range(4000)]
     marked = [key for key in keys if {"-", "_"} & set(key)]

@@ -7,7 +7,8 @@ Rules:
 
 - The adapter is asked each time and no key is kept here: that is how a rotation arrives.
 - What stands before the ciphertext, the version's id, is authenticated with it (AES-256-GCM).
-- Older ciphertexts have nothing before them, only base64: for those every version is tried.
+- Older ciphertexts have nothing before them, only base64: for those every version is tried. So it is for an id
+  that is not there, since a value that moved to another key store has another id.
 """
 
 import os
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from keyferry import Key, Snapshot
+from keyferry import Key, Snapshot, UnknownVersionError
 
 _FORMAT: Final = "kf1"
 _KEY_BYTES: Final = 32
@@ -76,8 +77,8 @@ class KeyManager:
     def decrypt(self, ciphertext: str) -> str:
         """Return the plaintext.
 
-        Raises keyferry's ``UnknownVersionError`` if the version that it names is not there, and
-        ``UnreadableError`` if no version opens it.
+        Raises keyferry's ``UnknownVersionError`` if the version that it names is not there, under another id
+        neither, and ``UnreadableError`` if no version opens it.
         """
         header, _, body = ciphertext.rpartition(":")
         if not header:
@@ -86,7 +87,15 @@ class KeyManager:
         if name != _FORMAT:
             message = f"the ciphertext's format is not {_FORMAT}"
             raise UnreadableError(message)
-        return _open((self.adapter.get(unquote(version_id)),), body, f"{header}:".encode())
+        authenticated = f"{header}:".encode()
+        try:
+            named = self.adapter.get(unquote(version_id))
+        except UnknownVersionError as unknown:
+            try:
+                return _open(self.adapter.candidates(), body, authenticated)
+            except UnreadableError:
+                raise unknown from None
+        return _open((named,), body, authenticated)
 
     def settled(self) -> tuple[str, ...]:
         """Return what a ciphertext begins with that need not be encrypted again.
