@@ -2,6 +2,7 @@
 """The smallest app: encrypts with the active version, and writes its id in front of the ciphertext."""
 
 import os
+from urllib.parse import quote, unquote
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -11,17 +12,18 @@ keys = FileAdapter()
 
 
 def encrypt(plaintext: bytes) -> bytes:
-    """Seal with the active version; its id goes in front, in the clear."""
+    """Seal with the active version; its id goes in front, in the clear, and is authenticated."""
     key, nonce = keys.active, os.urandom(12)
-    sealed = AESGCM(key.bytes).encrypt(nonce, plaintext, None)
-    return key.id.encode() + b":" + nonce + sealed
+    # An id is any text, and may have the colon that ends it here.
+    header = quote(key.id, safe="").encode()
+    return header + b":" + nonce + AESGCM(key.bytes).encrypt(nonce, plaintext, header)
 
 
 def decrypt(record: bytes) -> bytes:
     """Open with the version that the record names, however old it is."""
-    version_id, _, sealed = record.partition(b":")
-    key = keys.get(version_id.decode())
-    return AESGCM(key.bytes).decrypt(sealed[:12], sealed[12:], None)
+    header, _, sealed = record.partition(b":")
+    key = keys.get(unquote(header.decode()))
+    return AESGCM(key.bytes).decrypt(sealed[:12], sealed[12:], header)
 
 
 if __name__ == "__main__":

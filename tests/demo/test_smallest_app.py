@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidTag
 
 from tests.adapter.volume import Volume, version
 
@@ -33,3 +34,21 @@ def test_its_records_outlive_a_rotation(tmp_path: Path, monkeypatch: pytest.Monk
     after = app.encrypt(b"a record")
     assert (before.partition(b":")[0], after.partition(b":")[0]) == (b"1", b"2")
     assert {app.decrypt(before), app.decrypt(after)} == {b"a record"}
+
+
+def test_an_id_may_be_a_fingerprint_and_cannot_be_exchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second version has the same value: only what is authenticated tells the two apart."""
+    from examples.app import app
+    from keyferry import FileAdapter
+
+    volume, value = Volume(tmp_path / "volume"), version("1")
+    volume.publish({**value, "id": value["fingerprint"]})
+    monkeypatch.setattr(app, "keys", FileAdapter(volume.path, check_interval=0))
+    record = app.encrypt(b"a record")
+    assert record.startswith(b"sha256%3A")
+    assert app.decrypt(record) == b"a record"
+    volume.publish({**value, "id": value["fingerprint"]}, value)
+    with pytest.raises(InvalidTag):
+        app.decrypt(b"1:" + record.partition(b":")[2])
