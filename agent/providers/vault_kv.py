@@ -28,13 +28,15 @@ _DEFAULT_MAX_VERSIONS: Final = 10
 class Place(NamedTuple):
     """Where a secret is: the KV engine's version, its mount and the path below it.
 
-    ``guessed``: neither the server nor the configuration says where the engine is mounted.
+    ``guessed``: neither the server nor the configuration says where the engine is mounted. ``within`` are the
+    words for the namespace.
     """
 
     kv_version: KvVersion
     mount: str
     path: str
     guessed: bool = False
+    within: str = ""
 
     def __str__(self) -> str:
         return f"{self.mount}/{self.path}"
@@ -51,9 +53,9 @@ class Place(NamedTuple):
 def configured_place(source: VaultSource, kv_version: KvVersion) -> Place:
     """Return where the secret is, as far as the configuration alone tells."""
     if source.mount is not None:
-        return _place_below(source.mount, source.path, kv_version)
+        return _place_below(source.mount, source, kv_version)
     # Most mounts have no slash in their name.
-    place = _place_below(source.path.partition("/")[0], source.path, kv_version)
+    place = _place_below(source.path.partition("/")[0], source, kv_version)
     return place._replace(guessed="/" in place.path)
 
 
@@ -72,17 +74,17 @@ def place_of_mount(mounts: Fields, source: VaultSource) -> Place:
     if source.kv_version not in (None, told):
         message = f"{mount}/ is a KV version {told} engine; correct or remove the key's kv_version"
         raise MalformedError(message)
-    return _place_below(mount, source.path, told)
+    return _place_below(mount, source, told)
 
 
-def _place_below(mount: str, path: str, kv_version: KvVersion) -> Place:
-    below = path.removeprefix(mount).strip("/")
+def _place_below(mount: str, source: VaultSource, kv_version: KvVersion) -> Place:
+    below = source.path.removeprefix(mount).strip("/")
     if kv_version == 2:  # noqa: PLR2004 - KV's own number
         below = below.removeprefix("data/")
     if not below:
-        message = f"path {path!r} names only the mount; add the secret's path below it"
+        message = f"path {source.path!r} names only the mount; add the secret's path below it"
         raise MalformedError(message)
-    return Place(kv_version, mount, below)
+    return Place(kv_version, mount, below, within=source.in_namespace)
 
 
 def refusal(place: Place, answer: Answer) -> RefreshError:
@@ -93,7 +95,7 @@ def refusal(place: Place, answer: Answer) -> RefreshError:
         needed = f"the token's policy needs: {place.grant('data')}"
         return DeniedError(f"Vault refuses to read secret {place}; {needed}{hint}")
     if answer.status == 404:  # noqa: PLR2004 - Not Found
-        engine = f"a KV version {place.kv_version} engine"
+        engine = f"a KV version {place.kv_version} engine{place.within}"
         missing = f"Vault has no secret {place} in {engine}; check the key's path, or create it"
         return MissingError(missing + hint)
     return UnavailableError(f"Vault answers {answer.status} to a read of secret {place}")

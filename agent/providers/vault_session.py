@@ -54,6 +54,7 @@ class VaultSession:
     def __init__(self, source: VaultServer, timeout: float) -> None:
         """Keep how to log in; nothing is contacted yet."""
         self._address = source.address
+        self._within = source.in_namespace
         self._auth = source.auth
         self._http = VaultHTTP(source, timeout)
         self._token: _Token | None = None
@@ -143,8 +144,8 @@ class VaultSession:
         answer = self._http.call("POST", path, token=None, body=credentials)
         if not answer.ok:
             message = (
-                f"Vault refuses the {self._auth.method} login at {path} ({answer.status}); check auth.mount, "
-                f"{_SUSPECTS[self._auth.method]}"
+                f"Vault refuses the {self._auth.method} login at {path}{self._within} ({answer.status}); "
+                f"check auth.mount, {_SUSPECTS[self._auth.method]}"
             )
             raise UnavailableError(message)
         self._token = _granted(answer)
@@ -160,11 +161,12 @@ class VaultSession:
     def _looked_up(self, text: str) -> _Token:
         """Return the given token with its remaining life, where its policy lets one ask."""
         answer = self._http.call("GET", "auth/token/lookup-self", token=text)
-        if not answer.ok:
+        if answer.ok:
+            return _token(text, answer.data, "ttl")
+        if answer.refused:
             # Vault says the same of a token that it does not know, and most may look themselves up.
             self._doubt = "; or the token has expired or was revoked: it may not even look itself up"
-            return _Token(text)
-        return _token(text, answer.data, "ttl")
+        return _Token(text)
 
     def _secret_id(self) -> dict[str, str]:
         auth = self._auth

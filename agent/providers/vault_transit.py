@@ -15,6 +15,7 @@ Rules:
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from typing import Final
 
 from agent.errors import MalformedError, MissingError, RefreshError, UnavailableError
 from agent.offer import Known, Offer
@@ -23,6 +24,12 @@ from agent.providers.vault_session import VaultSession
 from agent.providers.wrapped import Ciphertext, WrappedKeyring, aad_of
 from agent.settings import KeySettings
 from agent.sources.vault import VaultTransitSource
+from keyferry.document import Fields
+
+# The types that take associated data.
+_AEAD: Final = frozenset(
+    {"aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305", "managed_key"}
+)
 
 
 class VaultTransitProvider:
@@ -32,6 +39,7 @@ class VaultTransitProvider:
         """Keep where ``key`` is; nothing is contacted yet."""
         self._mount = source.mount.strip("/")
         self._key_name = source.key_name
+        self._within = source.in_namespace
         self._keyring = WrappedKeyring(key, source)
         self._session = VaultSession(source, timeout)
 
@@ -50,8 +58,11 @@ class VaultTransitProvider:
         body = {"plaintext": b64encode(plain).decode(), "associated_data": bound, "context": bound}
         with self._session.fetching():
             # Whoever may do everything would make a key of a misspelt name by encrypting with it.
-            if self._session.read(self._path("keys")).status == 404:  # noqa: PLR2004 - Not Found
+            key = self._session.read(self._path("keys"))
+            if key.status == 404:  # noqa: PLR2004 - Not Found
                 raise self._no_key()
+            if key.ok:
+                self._check_type(key.data)
             answer = self._session.write(self._path("encrypt"), body)
             if answer.refused:
                 grant = _grant(self._path("encrypt"), "update")
@@ -87,10 +98,21 @@ class VaultTransitProvider:
             needed = f"the token's policy needs: {_grant(self._path('decrypt'), 'update')}"
             return self._session.refusal(f"Vault refuses to decrypt with {self}; {needed}")
         if answer.status == 404:  # noqa: PLR2004 - Not Found
-            return MissingError(f"Vault has no engine at {self._mount}/; check mount, or enable the engine")
+            return MissingError(
+                f"Vault has no engine at {self._mount}/{self._within}; check mount, or enable the engine"
+            )
         if answer.status != 400:  # noqa: PLR2004 - Bad Request
             return UnavailableError(f"Vault answers {answer.status} to decrypting with {self}")
         return self._undecryptable(ciphertext)
+
+    def _check_type(self, settings: Fields) -> None:
+        kind = settings.text("type")
+        if kind not in _AEAD:
+            message = (
+                f"{self} is of type {kind}, which takes no associated data; make one of type aes256-gcm96, "
+                "and wrap the key with that"
+            )
+            raise MalformedError(message)
 
     def _undecryptable(self, ciphertext: Ciphertext) -> RefreshError:
         path = self._path("keys")
@@ -99,6 +121,8 @@ class VaultTransitProvider:
             return self._no_key()
         hint = "wrap the key anew"
         if answer.ok:
+            if ciphertext.aad:
+                self._check_type(answer.data)
             least, wrapped_by = answer.data.integer("min_decryption_version"), _number(ciphertext.text)
             if wrapped_by < least:
                 return MissingError(
@@ -113,7 +137,9 @@ class VaultTransitProvider:
         )
 
     def _no_key(self) -> MissingError:
-        return MissingError(f"Vault has no {self}; check key_name, or restore the key from its backup")
+        return MissingError(
+            f"Vault has no {self}{self._within}; check key_name, or restore the key from its backup"
+        )
 
     def _path(self, operation: str) -> str:
         return f"{self._mount}/{operation}/{self._key_name}"

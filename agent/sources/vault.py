@@ -136,6 +136,11 @@ class VaultServer(BaseSource):
     auth: VaultAuth = setting(default_factory=VaultAuth)
 
     @property
+    def in_namespace(self) -> str:
+        """Words to end a place with: nothing for the root namespace."""
+        return "" if self.namespace is None else f" in namespace {self.namespace}"
+
+    @property
     def credential_files(self) -> tuple[Path, ...]:
         """The files that a login reads."""
         auth = self.auth

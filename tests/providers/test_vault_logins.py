@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import trustme
 
-from agent.errors import DeniedError, UnavailableError
+from agent.errors import DeniedError, MissingError, UnavailableError
 from agent.providers import open_provider, vault_session
 from agent.providers.base import Provider, fetch
 from agent.sources.vault import VaultAuth, VaultSource
@@ -447,6 +447,13 @@ def test_namespace(bao: OpenBao, opened: Opener) -> None:
     outside = opened(source)
     with pytest.raises(DeniedError):
         fetch(outside, {})
+    nowhere = opened(replace(source, namespace="nosuch"))
+    with pytest.raises(MissingError) as caught:
+        fetch(nowhere, {})
+    assert caught.value.reason == (
+        "Vault has no secret secret/key in a KV version 2 engine in namespace nosuch; check the key's path, "
+        "or create it"
+    )
 
 
 def certificate(ca: trustme.CA, name: str) -> ssl.SSLContext:

@@ -13,6 +13,7 @@ from agent.errors import DeniedError, MalformedError, MissingError, RefreshError
 from agent.offer import Known
 from agent.providers import open_provider
 from agent.providers.base import Provider, fetch
+from agent.providers.vault_transit import VaultTransitProvider
 from agent.sources.vault import VaultAuth
 from keyferry.material import Material
 from tests.providers.drivers import key, new_value
@@ -152,6 +153,38 @@ def test_without_leave_to_read_the_key(store: Store) -> None:
     grant = f'path "{store.mount}/keys/app" {{ capabilities = ["read"] }}'
     hint = f"; the policy line {grant} would let the agent tell more"
     assert error.reason == MALFORMED.format(path=store.keyring.path, mount=store.mount) + hint
+
+
+@pytest.mark.parametrize("kind", ["rsa-2048", "ed25519"])
+def test_a_transit_key_of_another_type(store: Store, kind: str) -> None:
+    """It cannot bind an entry to its place, which Vault says in words alone."""
+    store.bao.root.write_data(f"{store.mount}/keys/other", data={"type": kind})
+    store.bao.root.sys.create_or_update_policy(
+        store.mount, f'path "{store.mount}/*" {{ capabilities = ["read", "update"] }}'
+    )
+    store.keyring.add("vault:v1:QUJD")
+    settings = key(replace(store.source(), key_name="other"), "vault-transit")
+    provider = VaultTransitProvider(settings, settings.source, 5.0)  # type: ignore[arg-type]
+    store.closing(provider)
+    with pytest.raises(MalformedError) as caught:
+        provider.wrap(b"x", {})
+    assert caught.value.reason == only(provider).reason
+    assert caught.value.reason == (
+        f"transit key {store.mount}/other is of type {kind}, which takes no associated data; make one of "
+        "type aes256-gcm96, and wrap the key with that"
+    )
+
+
+def test_a_namespace_that_is_not_there(store: Store) -> None:
+    """Vault answers 404 to everything, and the namespace is the likeliest to be misspelt."""
+    put(store, entry="1")
+    source = replace(store.source(), namespace="nosuch")
+    with closing(open_provider(key(source, "vault-transit"), timeout=5.0)) as provider:
+        error = only(provider)
+    assert type(error) is MissingError
+    assert error.reason == (
+        f"Vault has no engine at {store.mount}/ in namespace nosuch; check mount, or enable the engine"
+    )
 
 
 def test_one_version_below_leaves_the_others(store: Store) -> None:
