@@ -23,6 +23,7 @@ Rules:
 import base64
 import json
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -96,6 +97,12 @@ class WrappedKeyring:
     def fetch(self, known: Known, unwrap: Unwrap) -> Offer:
         """Return the keyring's versions, unwrapped by ``unwrap`` where they are not known."""
         place, data = self._read()
+        if not data.strip():
+            message = f"{place} is empty; write a keyring or a ciphertext into it"
+            raise MalformedError(message)
+        if data.startswith(BOM_UTF8):
+            message = f"{place} begins with a byte order mark; write it without one"
+            raise MalformedError(message)
         if not data.lstrip().startswith(b"{"):
             return self._bare(data, place, unwrap)
         entries = parse_wrapped_keyring(data, self._key.name, place)
@@ -139,12 +146,12 @@ class WrappedKeyring:
         return offered._replace(material=material)
 
     def _bare(self, data: bytes, place: str, unwrap: Unwrap) -> Offer:
-        try:
-            text = data.decode("ascii").strip()
-        except UnicodeDecodeError:
+        # No store's ciphertext has quotes, and what is left of a keyring without its head has.
+        if not data.isascii() or b'"' in data:
             message = f"{place} is neither a keyring nor a ciphertext in text; write a binary one as base64"
-            raise MalformedError(message) from None
-        material = self._material(Ciphertext(text, f"the ciphertext in {place}", {}), unwrap)
+            raise MalformedError(message)
+        ciphertext = Ciphertext(data.decode().strip(), f"the ciphertext in {place}", {})
+        material = self._material(ciphertext, unwrap)
         return unversioned(material, self._key, place, unstaged=UNSTAGED)
 
     def _material(self, ciphertext: Ciphertext, unwrap: Unwrap) -> Material:

@@ -213,13 +213,29 @@ def test_a_bare_ciphertext_has_no_binding_and_no_history(tmp_path: Path) -> None
     )
 
 
-def test_a_binary_file_is_no_ciphertext(tmp_path: Path) -> None:
-    file = tmp_path / "ciphertext"
-    file.write_bytes(b"\x01\x02\xff")
-    with pytest.raises(
-        MalformedError, match="is neither a keyring nor a ciphertext in text; write a binary one"
-    ):
-        keyring(file).fetch({}, Store().unwrap)
+NEITHER = "is neither a keyring nor a ciphertext in text; write a binary one as base64"
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"\x01\x02\xff", NEITHER),
+        (document(entry(1)).encode()[5:], NEITHER),
+        (document(entry(1)).encode("utf-16"), NEITHER),
+        (b"", "is empty; write a keyring or a ciphertext into it"),
+        (b" \n", "is empty; write a keyring or a ciphertext into it"),
+        (document(entry(1)).encode("utf-8-sig"), "begins with a byte order mark; write it without one"),
+    ],
+    ids=["binary", "without its head", "UTF-16", "empty", "blank", "a byte order mark"],
+)
+def test_what_is_no_ciphertext(data: bytes, sentence: str, tmp_path: Path) -> None:
+    """It is told as what it is, and no store is asked to unwrap it."""
+    file, store = tmp_path / "ciphertext", Store()
+    file.write_bytes(data)
+    with pytest.raises(MalformedError) as caught:
+        keyring(file).fetch({}, store.unwrap)
+    assert caught.value.reason == f"file {file} {sentence}"
+    assert store.asked == []
 
 
 @pytest.mark.parametrize(
