@@ -37,6 +37,7 @@ class Plan:
     """What is to be expected of one key. Money is US dollars, a month has 730 hours.
 
     ``unstaged`` says why no rotation is staged, where the configuration tells; ``check`` asks the store.
+    ``assumed`` is what the plan takes for granted about the store, where the configuration does not tell.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Plan:
     rotated_now_activates_after: str
     rotated_now_activates_before: str
     unstaged: str | None
+    assumed: str | None
     policies: tuple[Policy, ...]
 
 
@@ -97,6 +99,7 @@ def _plan(key: KeySettings, settings: Settings, pods: int) -> Plan:
         rotated_now_activates_after=format_time(now + (delay if unstaged is None else 0.0)),
         rotated_now_activates_before=format_time(now + delay + bound),
         unstaged=unstaged,
+        assumed=_assumed(key),
         policies=policies(key, bound=_is_bound(key)),
     )
 
@@ -122,6 +125,13 @@ def _unstaged(key: KeySettings) -> str | None:
             return vault.V1_UNSTAGED
         case WrappedSource() if not _is_bound(key):
             return wrapped.UNSTAGED
+    return None
+
+
+def _assumed(key: KeySettings) -> str | None:
+    match key.source:
+        case VaultSource(kv_version=None):
+            return "KV version 2, for staging and policies; set kv_version where it is 1"
     return None
 
 
@@ -163,6 +173,8 @@ def _lines(one: Plan, settings: Settings, pods: int) -> Iterator[str]:
     for name, seconds in one.bound_terms:
         yield f"            {seconds:g} s  {name}"
     yield from _delay(one)
+    if one.assumed is not None:
+        yield f"  assumed:  {one.assumed}"
     for policy in one.policies:
         who = "the agent" if policy.role == "agent" else "who runs bootstrap --create and rotate"
         yield f"  policy ({policy.language}) of {who}:"

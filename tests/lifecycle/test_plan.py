@@ -119,6 +119,30 @@ def test_what_is_not_staged(
     assert before - after == pytest.approx(one["bound_seconds"] + waits, abs=0.002)
 
 
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        (
+            {name: value for name, value in KV1.items() if name != "kv_version"},
+            "KV version 2, for staging and policies; set kv_version where it is 1",
+        ),
+        (KV1, None),
+        (KV1 | {"kv_version": 2}, None),
+        (KEYS["secret"], None),
+    ],
+    ids=["not told", "version 1", "version 2", "secret"],
+)
+def test_what_is_assumed(
+    section: dict[str, Any], sentence: str | None, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked, so the plan says what it took for granted."""
+    monkeypatch.setenv("VAULT_TOKEN", "none")
+    monkeypatch.setitem(KEYS, "key", section)
+    text, document = plan("key")
+    assert document["keys"][0]["assumed"] == sentence
+    assert (f"\n  assumed:  {sentence}\n" in text) == (sentence is not None)
+
+
 def test_all_keys_in_turn(plan: Plan) -> None:
     text, document = plan("secret", "wrapped", "local")
     assert [one["key"] for one in document["keys"]] == ["secret", "wrapped", "local"]
