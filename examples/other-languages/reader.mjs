@@ -68,7 +68,7 @@ function parse(data, key) {
 }
 
 export class Keyring {
-  #latest = -Infinity;
+  #activated = -Infinity;
   #kept = null;
   #link = null;
 
@@ -89,9 +89,11 @@ export class Keyring {
     if (this.#kept === null) return null;
     if (this.#kept.withdrawn !== undefined) throw new Error("withdrawn", { cause: this.#kept.withdrawn });
     const { publishedAt, versions } = this.#kept;
-    const now = (this.#latest = Math.max(Date.now(), publishedAt, this.#latest));
+    const now = Math.max(Date.now(), publishedAt, this.#activated);
     let active = versions.findLastIndex((version) => version.activatesAt <= now);
     if (active < 0) active = versions.findIndex((version) => version.activatesAt < Infinity);
+    // Not now itself: a clock that was ahead would bring later versions forward.
+    else this.#activated = Math.max(this.#activated, versions[active].activatesAt);
     const state = (version, index) =>
       index === active ? "active" : index > active && version.activatesAt < Infinity ? "pre-active" : "deactivated";
     return versions.map(({ id, bytes }, index) => ({ id, bytes, state: state(versions[index], index) }));

@@ -8,7 +8,7 @@
 set -u
 export LC_ALL=C
 volume=$1 key=$2
-link='' kept='' latest=''
+link='' kept='' activated=''
 
 # Checks what the contract says of the document and of its texts, and brings every material to standard base64.
 # shellcheck disable=SC2016
@@ -94,11 +94,15 @@ look() {
     return 1
 }
 
-# Times are text that sorts. Now is the greatest of this clock, published_at, and every now before.
+latest() { printf '%s\n' "$@" | sort | tail -n 1; }
+
+# Times are text that sorts. Of what was now before only the time of the version that was used counts: a clock that was
+# ahead would bring later versions forward.
 states() {
-    published=$(printf %s "$kept" | jq -r .published)
-    latest=$(printf '%s\n' "$latest" "$(date -u +%Y-%m-%dT%H:%M:%S.000Z)" "$published" | sort | tail -n 1)
-    printf %s "$kept" | jq -c --arg now "$latest" "$ANSWER"
+    now=$(latest "$activated" "$(date -u +%Y-%m-%dT%H:%M:%S.000Z)" "$(printf %s "$kept" | jq -r .published)")
+    used=$(printf %s "$kept" | jq -r --arg now "$now" '[.versions[].activates | strings | select(. <= $now)] | last // ""')
+    activated=$(latest "$activated" "$used")
+    printf %s "$kept" | jq -c --arg now "$now" "$ANSWER"
 }
 
 while read -r _; do

@@ -78,6 +78,21 @@ def _clocks() -> Iterator[tuple[str, Case]]:
     again = {"..gen-000007.a": ahead, "..gen-000008.b": generation(old, new, number=8)}
     steps = [Step("..gen-000007.a", switched), Step("..gen-000008.b", switched)]
     yield "clock-back", Case("An activation that was seen is never taken back", again, steps)
+    # Whoever remembers what was now, and not what was activated, takes the second for active.
+    waits = ok("active", "pre-active", of=[old, new])
+    again = {
+        "..gen-000007.a": generation(old, published_at=now + 2 * HOUR),
+        "..gen-000008.b": generation(old, new),
+    }
+    steps = [Step("..gen-000007.a", ok("active", of=[old])), Step("..gen-000008.b", waits)]
+    yield "clock-was-ahead", Case("A clock that was ahead brings no later version forward", again, steps)
+    early, sooner = version("1", activates_at=now + HOUR), version("2", activates_at=now + HOUR / 2)
+    again = {"..gen-000007.a": generation(early), "..gen-000008.b": generation(early, sooner, number=8)}
+    steps = [
+        Step("..gen-000007.a", ok("active", of=[early])),
+        Step("..gen-000008.b", ok("active", "pre-active", of=[early, sooner])),
+    ]
+    yield "clock-too-early", Case("One that serves before its time has activated nothing", again, steps)
 
 
 def _steps() -> Iterator[tuple[str, Case]]:

@@ -36,10 +36,10 @@ type version struct {
 
 // Keyring is what was read last. Its Look is for one goroutine at a time.
 type Keyring struct {
-	volume, key, link   string
-	versions            []version
-	withdrawn           bool
-	publishedAt, latest time.Time
+	volume, key, link      string
+	versions               []version
+	withdrawn              bool
+	publishedAt, activated time.Time
 }
 
 // Look returns the versions, and the index of the active one. States follow from it: those before it are
@@ -53,24 +53,31 @@ func (k *Keyring) Look() ([]version, int, error) {
 	if k.withdrawn {
 		return nil, 0, errWithdrawn
 	}
-	for _, now := range []time.Time{time.Now(), k.publishedAt} {
-		if now.After(k.latest) {
-			k.latest = now
-		}
-	}
+	now := latest(time.Now(), k.publishedAt, k.activated)
 	first, active := -1, -1
 	for i, v := range k.versions {
 		if v.activatesAt != nil && first < 0 {
 			first = i
 		}
-		if v.activatesAt != nil && !v.activatesAt.After(k.latest) {
+		if v.activatesAt != nil && !v.activatesAt.After(now) {
 			active = i
 		}
 	}
 	if active < 0 {
-		active = first
+		return k.versions, first, nil
 	}
+	// Not now itself: a clock that was ahead would bring later versions forward.
+	k.activated = latest(k.activated, *k.versions[active].activatesAt)
 	return k.versions, active, nil
+}
+
+func latest(times ...time.Time) (found time.Time) {
+	for _, at := range times {
+		if at.After(found) {
+			found = at
+		}
+	}
+	return found
 }
 
 func (k *Keyring) refresh() error {

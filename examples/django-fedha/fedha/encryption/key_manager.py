@@ -7,8 +7,8 @@ Rules:
 
 - The adapter is asked each time and no key is kept here: that is how a rotation arrives.
 - What stands before the ciphertext, the version's id, is authenticated with it (AES-256-GCM).
-- Older ciphertexts have nothing before them, only base64: for those every version is tried. So it is for an id
-  that is not there, since a value that moved to another key store has another id.
+- Older ciphertexts have nothing before them, only base64: for those every version is tried. So it is where an
+  id is not there, since a value that moved to another key store has another id.
 """
 
 import os
