@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.db import connection, connections, transaction
+from django.db import connection, connections, models, transaction
+from django.test.utils import isolate_apps
 
 from fedha.accounts.models import Account
+from fedha.encryption.fields import EncryptedTextField
 from fedha.encryption.key_manager import KeyManager
 from fedha.encryption.reencryption import Column, encrypted_columns
 from keyferry import FileAdapter
@@ -234,6 +236,38 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_batch_has_a_size(size: str) -> None:
     with pytest.raises(CommandError, match=rf"--batch-size: '{size}' is not a number above 0$"):
         call_command("rotate_encryption_keys", "--batch-size", size)
+
+
+def test_models_may_be_whatever_they_like(volume: Volume, keys: KeyManager) -> None:
+    """Their managers hide rows, even the one that Django itself asks, and their fields have any name."""
+    with isolate_apps("fedha.accounts"):
+
+        class Shown(models.Manager):  # type: ignore[misc]
+            def get_queryset(self) -> Any:
+                return super().get_queryset().filter(stored=False)
+
+        class Item(models.Model):  # type: ignore[misc]
+            stored = models.BooleanField(default=True)
+            text = EncryptedTextField()
+            objects = models.Manager()
+            shown = Shown()
+
+            class Meta:
+                app_label = "accounts"
+                base_manager_name = "shown"
+
+            def __str__(self) -> str:
+                return str(self.pk)
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Item)
+    volume.publish(ONE)
+    item = Item.objects.create(text="hidden")
+    volume.publish(ONE, TWO)
+    column = Column(Item, "text", "default")
+    assert list(column.reencrypt(keys, 500)) == [(item.pk, "renewed")]
+    assert column.outdated(keys).count() == 0
+    assert Item.objects.get().text == "hidden"
 
 
 def test_every_encrypted_column_is_found() -> None:

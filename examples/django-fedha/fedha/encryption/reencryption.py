@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from django.apps import apps
-from django.db.models import ExpressionWrapper, F, TextField, Value
+from django.db.models import ExpressionWrapper, F, QuerySet, TextField, Value
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
 
@@ -41,10 +41,10 @@ class Column:
 
     def outdated(self, keys: KeyManager) -> Any:
         """Return the rows at a version that no longer encrypts, or at none that is named."""
-        rows = self._rows().filter(stored__isnull=False)
+        rows = self._rows().exclude(stored_=None)
         for header in keys.settled():
             # Not startswith, which ignores case on SQLite.
-            rows = rows.exclude(Exact(Left("stored", len(header)), Value(header)))
+            rows = rows.exclude(Exact(Left("stored_", len(header)), Value(header)))
         return rows
 
     def reencrypt(
@@ -54,13 +54,13 @@ class Column:
 
         In a ``dry_run`` rows are read and decrypted, and nothing is written.
         """
-        rows = self.outdated(keys).order_by("pk").values_list("pk", "stored")
+        rows = self.outdated(keys).order_by("pk").values_list("pk", "stored_")
         batch = list(rows[:batch_size])
         while batch:
             for pk, stored in batch:
                 yield pk, self._renew(keys, pk, stored, dry_run=dry_run)
             # Asked anew each time: the key may have been rotated since.
-            rows = self.outdated(keys).order_by("pk").values_list("pk", "stored")
+            rows = self.outdated(keys).order_by("pk").values_list("pk", "stored_")
             batch = list(rows.filter(pk__gt=batch[-1][0])[:batch_size])
 
     def _renew(self, keys: KeyManager, pk: object, stored: str, *, dry_run: bool) -> Outcome:
@@ -70,17 +70,19 @@ class Column:
             except (UnknownVersionError, UnreadableError):
                 return "unreadable"
             row = self._rows().filter(pk=pk)
-            if dry_run or row.filter(stored=stored).update(**{self.field: Value(renewed, TextField())}):
+            if dry_run or row.filter(stored_=stored).update(**{self.field: Value(renewed, TextField())}):
                 return "renewed"
-            current = row.values_list("stored", flat=True).first()
+            current = row.values_list("stored_", flat=True).first()
             if current is None or current.startswith(keys.settled()):
                 return "overtaken"
             stored = current
 
     def _rows(self) -> Any:
-        # As plain text, else the field would decrypt what it reads and encrypt what it compares with.
+        # As plain text, else the field would decrypt what it reads and encrypt what it compares with. The name
+        # ends with an underscore, as no field's may.
         stored = ExpressionWrapper(F(self.field), TextField())
-        return self.model._base_manager.using(self.database).annotate(stored=stored)
+        # No manager, since Meta.base_manager_name can have any of them hide rows.
+        return QuerySet(self.model, using=self.database).annotate(stored_=stored)
 
 
 def encrypted_columns(database: str) -> list[Column]:
