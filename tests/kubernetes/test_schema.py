@@ -303,6 +303,20 @@ def test_the_volume_is_in_nobodys_way(values: dict[str, Any], chart: Callable[[]
     assert "keyferry: mountPath /etc/keyferry and /etc/keyferry, which is in use" in str(caught.value)
 
 
+@pytest.mark.parametrize("major", [3, 4], ids=["helm 3", "helm 4"])
+@pytest.mark.parametrize(
+    "values", [pytest.param({}, id="forgotten"), pytest.param(PLAIN, id="at the wrong level")]
+)
+def test_no_pod_waits_for_a_configmap_that_nobody_makes(values: dict[str, Any], major: int) -> None:
+    """It would hang in ContainerCreating, after Helm had said that all went well."""
+    with pytest.raises(RuntimeError) as caught:
+        render(values, chart=team_chart(), major=major)
+    assert (
+        "keyferry: set config.keys or existingConfigMap, or the pod would wait for a ConfigMap that nobody "
+        "makes; a chart that embeds this one sets them below keyferry:" in str(caught.value)
+    )
+
+
 @pytest.mark.parametrize(
     "path", ["/run/keyferry", "/keys", "/etc/keyferry-keys", "/etc/fedha/keys", "/home/app/.keys"]
 )

@@ -100,6 +100,9 @@ readinessProbe:
 {{- end -}}
 
 {{- define "keyferry.volumes" -}}
+{{- if not (or .Values.config .Values.existingConfigMap) -}}
+{{- fail (printf "keyferry: set config.keys or existingConfigMap, or the pod would wait for a ConfigMap that nobody makes; a chart that embeds this one sets them below %s:" .Chart.Name) -}}
+{{- end -}}
 - name: keyferry
   emptyDir:
     medium: Memory
