@@ -2,6 +2,7 @@
 """What the chart renders: valid for every Kubernetes, and what each value is for."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,8 @@ def test_port_and_path_reach_the_agent_and_the_pod(tmp_path: Path) -> None:
 
 def team_pod(values: Mapping[str, Any], **options: Any) -> Document:
     """Return the pod of the team chart, with the local cluster's values and ``values``."""
-    found = render(values, chart=team_chart(), files=[EXAMPLES / "values/local.yaml"], **options)
+    options = {"chart": team_chart(), **options}
+    found = render(values, files=[EXAMPLES / "values/local.yaml"], **options)
     pod = pod_of(one(found, "Deployment"))
     assert pod is not None
     return pod
@@ -223,11 +225,31 @@ def test_once_leaves_nothing_behind() -> None:
     assert [c["name"] for c in pod["containers"]] == ["app"]
 
 
-def test_openshift_chooses_the_ids() -> None:
-    """Null means that no id is rendered, as its security context constraints want it."""
-    pod = team_pod({"keyferry": {"fsGroup": None, "runAsUser": None}})
+def parent(directory: Path, values: Mapping[str, Any]) -> Path:
+    """Return a copy of the team chart whose own values.yaml has ``values`` for the agent."""
+    chart = shutil.copytree(team_chart(), directory / "chart")
+    with (chart / "values.yaml").open("a") as file:
+        yaml.safe_dump({"keyferry": values}, file)
+    return chart
+
+
+def assert_no_ids(pod: Document) -> None:
     assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     assert pod["initContainers"][0]["securityContext"].keys().isdisjoint({"runAsUser", "runAsGroup"})
+
+
+@HELMS
+@pytest.mark.parametrize("nobody", [0, None], ids=["0", "null"])
+def test_openshift_chooses_the_ids(nobody: int | None, major: int) -> None:
+    """No id is rendered, as its security context constraints want it."""
+    assert_no_ids(team_pod({"keyferry": {"fsGroup": nobody, "runAsUser": nobody}}, major=major))
+
+
+@HELMS
+def test_a_team_leaves_the_ids_to_openshift_in_its_own_chart(tmp_path: Path, major: int) -> None:
+    """By 0: Helm 4 takes no null from there."""
+    chart = parent(tmp_path, {"fsGroup": 0, "runAsUser": 0})
+    assert_no_ids(team_pod({}, chart=chart, major=major))
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,8 @@ REFUSED = {
     "volume as a number": wrong_type("volumeSize", {"volumeSize": 4}, "string", "integer"),
     "privileged port": too_small("port", {"port": 80}, "1,024", "80"),
     "port as text": wrong_type("port", {"port": "8181"}, "integer", "string"),
-    "root as user": too_small("runAsUser", {"runAsUser": 0}, "1", "0"),
-    "root as group": too_small("fsGroup", {"fsGroup": 0}, "1", "0"),
+    "no user": too_small("runAsUser", {"runAsUser": -1}, "0", "-1"),
+    "no group": too_small("fsGroup", {"fsGroup": -1}, "0", "-1"),
     "no limits": Refused(
         {"resources": {"limits": None}},
         "- resources: limits is required",

@@ -34,6 +34,7 @@ env:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
+  {{- /* 0 leaves it to the cluster, as null does: Helm 4 drops a null of the chart that embeds this one. */}}
   {{- with .Values.runAsUser }}
   runAsUser: {{ . }}
   runAsGroup: {{ . }}
