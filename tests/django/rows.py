@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.db.models import ExpressionWrapper, F, TextField, Value
 
 from fedha.accounts.models import Account
+from fedha.encryption.fields import CiphertextField
 from keyferry import Key
 
 IBAN = "DE02120300000000202051"
@@ -21,7 +22,7 @@ def stored(account: Account, field: str = "iban") -> Any:
 
 def store(account: Account, ciphertext: str) -> None:
     """Put ``ciphertext`` where the field would put its own."""
-    Account.objects.filter(pk=account.pk).update(iban=Value(ciphertext, TextField()))
+    Account.objects.filter(pk=account.pk).update(iban=Value(ciphertext, CiphertextField()))
 
 
 def all_stored() -> list[str]:

@@ -5,18 +5,25 @@ import base64
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 from django.core.exceptions import FieldError, ImproperlyConfigured
 from django.core.management import call_command
+from django.db.models import Case, F, TextField, Value, When
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Cast, Upper
 
 from fedha.accounts.models import Account
+from fedha.encryption.fields import EncryptedTextField
 from fedha.encryption.key_manager import KeyManager, UnreadableError
 from keyferry import EnvAdapter, ReadOnlyKeyError, UnknownVersionError
 from tests.adapter.volume import Volume, keyring, version
 from tests.django.rows import IBAN, legacy, stored
+
+ENCRYPTED = EncryptedTextField()
 
 pytestmark = pytest.mark.usefixtures("database", "volume")
 
@@ -57,8 +64,54 @@ def test_every_way_to_write_encrypts(volume: Volume) -> None:
     Account.objects.bulk_update([two], ["iban"])
     three.iban = "THREE"
     three.save(update_fields=["iban"])
+    Account.objects.bulk_update([one, two], ["tax_id"])
+    assert stored(one, "tax_id") is None
     assert all(stored(row).startswith("kf1:1:") for row in (one, two, three))
     assert [row.iban for row in Account.objects.order_by("pk")] == ["ONE", "TWO", "THREE"]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        pytest.param(F("holder"), id="another column"),
+        pytest.param(Upper("iban"), id="a function of its own column"),
+        pytest.param(Value("DE03"), id="text"),
+        pytest.param(Value("DE03", TextField()), id="text of another field"),
+        pytest.param(Value(b"DE03"), id="bytes"),
+        pytest.param(Case(When(holder="Ada", then=Value("DE03"))), id="a case of text"),
+        pytest.param(
+            Case(When(holder="Bob", then=Value("DE03", ENCRYPTED)), default=Value("DE04")),
+            id="a default of text",
+        ),
+        pytest.param(
+            Case(default=F("holder"), output_field=ENCRYPTED), id="a case that says it is encrypted"
+        ),
+        pytest.param(Cast("holder", ENCRYPTED), id="a cast that says so"),
+        pytest.param(RawSQL("'DE03'", (), ENCRYPTED), id="SQL that says so"),
+    ],
+)
+def test_no_expression_stores_its_text_as_it_is(volume: Volume, expression: Any) -> None:
+    """The database computes it, and cannot encrypt."""
+    volume.publish(version("1"))
+    account = Account.objects.create(holder="Ada", iban=IBAN)
+    message = (
+        "accounts.Account.iban is encrypted and takes no expression, whose result would be stored as it is;"
+        " read the row, set the field to the text and save it"
+    )
+    with pytest.raises(FieldError, match=f"^{message}$"):
+        Account.objects.update(iban=expression)
+    account.iban = expression
+    with pytest.raises(FieldError, match=f"^{message}$"):
+        account.save()
+    with pytest.raises(FieldError, match=f"^{message}$"):
+        Account.objects.bulk_update([account], ["iban"])
+    assert Account.objects.get(pk=account.pk).iban == IBAN
+
+
+def test_nor_does_a_new_row(volume: Volume) -> None:
+    volume.publish(version("1"))
+    with pytest.raises(FieldError, match="takes no expression"):
+        Account.objects.create(iban=Value("DE03"))
 
 
 def test_it_cannot_be_searched(volume: Volume) -> None:
@@ -70,7 +123,14 @@ def test_it_cannot_be_searched(volume: Volume) -> None:
     )
     with pytest.raises(FieldError, match=f"^{message}"):
         Account.objects.filter(iban=IBAN)
+    with pytest.raises(FieldError, match=r"cannot be searched by 'startswith', only by 'isnull'"):
+        Account.objects.filter(iban__startswith="DE")
+    with pytest.raises(FieldError, match=r"cannot be searched by 'exact', only by 'isnull'"):
+        Account.objects.filter(iban=F("holder"))
     assert Account.objects.filter(tax_id__isnull=True).count() == 1
+    assert Account.objects.filter(tax_id=None).count() == 1
+    assert Account.objects.filter(iban=None).count() == 0
+    assert Account.objects.exclude(iban=None).count() == 1
 
 
 @pytest.mark.parametrize("marks", ["-", "_", "-_", ""], ids=["minus", "underscore", "both", "neither"])

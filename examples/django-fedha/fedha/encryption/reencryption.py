@@ -20,7 +20,7 @@ from django.db.models import ExpressionWrapper, F, QuerySet, TextField, Value
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
 
-from fedha.encryption.fields import EncryptedTextField
+from fedha.encryption.fields import CiphertextField, EncryptedTextField
 from fedha.encryption.key_manager import KeyManager, UnreadableError
 from keyferry import UnknownVersionError
 
@@ -66,11 +66,11 @@ class Column:
     def _renew(self, keys: KeyManager, pk: object, stored: str, *, dry_run: bool) -> Outcome:
         while True:
             try:
-                renewed = keys.encrypt(keys.decrypt(stored))
+                renewed = Value(keys.encrypt(keys.decrypt(stored)), CiphertextField())
             except (UnknownVersionError, UnreadableError):
                 return "unreadable"
             row = self._rows().filter(pk=pk)
-            if dry_run or row.filter(stored_=stored).update(**{self.field: Value(renewed, TextField())}):
+            if dry_run or row.filter(stored_=stored).update(**{self.field: renewed}):
                 return "renewed"
             current = row.values_list("stored_", flat=True).first()
             if current is None or current.startswith(keys.settled()):
@@ -78,8 +78,8 @@ class Column:
             stored = current
 
     def _rows(self) -> Any:
-        # As plain text, else the field would decrypt what it reads and encrypt what it compares with. The name
-        # ends with an underscore, as no field's may.
+        # As plain text, else the field would decrypt what it reads and encrypt what it compares with. The
+        # name ends with an underscore, as no field's may.
         stored = ExpressionWrapper(F(self.field), TextField())
         # No manager, since Meta.base_manager_name can have any of them hide rows.
         return QuerySet(self.model, using=self.database).annotate(stored_=stored)
