@@ -2,8 +2,8 @@
 """The command line: ``keyferry-agent run | once | check | refresh | status | plan | bootstrap | rotate``.
 
 Exit codes: 0 ok, 1 failed, 2 bad configuration or usage, a wrong mount included, 3 not ready in time, or
-made and not to be seen yet, 130 interrupted. Errors go to standard error, one sentence a line; standard output
-holds only what was asked for, as JSON with ``--json``.
+made and not to be seen yet, 130 interrupted. Errors go to standard error, one sentence a line; standard
+output holds only what was asked for, as JSON with ``--json``.
 """
 
 import argparse
