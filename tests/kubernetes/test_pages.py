@@ -87,6 +87,15 @@ def test_what_the_charts_readme_embeds_is_what_the_team_chart_embeds(tmp_path: P
         assert shown[part] == whole[part], part
 
 
+def test_the_image_that_is_built_is_the_one_that_is_loaded() -> None:
+    """And the one that the team chart runs when nobody names another."""
+    everything, _ = re.findall(r"^docker build .*-t (\S+)", PAGE, re.MULTILINE)
+    loaded = re.findall(r"`(?:kind load docker-image|minikube image load) (\S+)`", PAGE)
+    app = yaml.safe_load((EXAMPLES / "team-chart/values.yaml").read_text())["image"]
+    assert {everything, app} == set(loaded)
+    assert f"docker tag {everything} registry.example/{everything} " in PAGE
+
+
 def test_from_zero_to_a_key_is_five_commands() -> None:
     assert len(shell_blocks(PAGE)[0]) == 5
 
