@@ -397,6 +397,27 @@ def test_two_releases_in_one_namespace_share_nothing() -> None:
     assert first.isdisjoint(second)
 
 
+@HELMS
+def test_two_aliases_in_one_chart_share_nothing(tmp_path: Path, major: int) -> None:
+    """Each has its ConfigMap and service account, and names them in its templates."""
+    chart = shutil.copytree(team_chart(), tmp_path / "chart")
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    [dependency] = about["dependencies"]
+    about["dependencies"] = [{**dependency, "alias": alias} for alias in ("web", "Night_Worker")]
+    (chart / "Chart.yaml").write_text(yaml.safe_dump(about))
+    template = chart / "templates/deployment.yaml"
+    web = template.read_text().replace(".Subcharts.keyferry", ".Subcharts.web")
+    template.write_text(f"{web}---\n{web.replace('.web', '.Night_Worker')}")
+    found = render({"web": PLAIN, "Night_Worker": PLAIN}, chart=chart, major=major)
+    both = ["fedha-night-worker", "fedha-web"]
+    for kind in ("ConfigMap", "ServiceAccount"):
+        assert sorted(d["metadata"]["name"] for d in found if d["kind"] == kind) == both
+    specs = [pod for document in found if document["kind"] == "Deployment" and (pod := pod_of(document))]
+    assert sorted(pod["serviceAccountName"] for pod in specs) == both
+    sources = [pod["volumes"][1]["projected"]["sources"][0] for pod in specs]
+    assert sorted(source["configMap"]["name"] for source in sources) == both
+
+
 def test_a_build_of_ones_own_may_have_build_metadata(tmp_path: Path) -> None:
     """SemVer has a plus in it, and a label may not."""
     helm("package", CHART, "--version", "0.1.0+7", "--destination", tmp_path)

@@ -2,12 +2,13 @@
 {{/* Names and labels. */}}
 
 {{/*
-In a chart that embeds keyferry never the release's name alone, which is what the app's own things are called. Nothing is
-cut: a release's name has at most 53 characters.
+In a chart that embeds keyferry never the release's name alone, which is what the app's own things are called. The chart's
+name is its alias there, so that two of them stay two. Nothing is cut: a release's name has at most 53 characters.
 */}}
 {{- define "keyferry.fullname" -}}
+{{- $name := .Chart.Name | lower | replace "_" "-" -}}
 {{- $alone := and .Chart.IsRoot (contains "keyferry" .Release.Name) -}}
-{{- .Values.fullnameOverride | default (ternary .Release.Name (printf "%s-keyferry" .Release.Name) $alone) -}}
+{{- .Values.fullnameOverride | default (ternary .Release.Name (printf "%s-%s" .Release.Name $name) $alone) -}}
 {{- end -}}
 
 {{- define "keyferry.labels" -}}
