@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.db import connection, connections, models, transaction
+from django.db import connection, connections, models, router, transaction
 from django.test.utils import isolate_apps
 
 from fedha.accounts.models import Account
@@ -275,6 +275,29 @@ def test_every_encrypted_column_is_found() -> None:
         "accounts.Account.iban",
         "accounts.Account.tax_id",
     ]
+
+
+class TestDatabases:
+    def test_columns_are_where_the_router_has_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Router:
+            def allow_migrate(self, database: str, app_label: str, **_: object) -> bool:
+                return (database, app_label) == ("default", "accounts")
+
+        assert len(encrypted_columns("other")) == 2, "without a router all are everywhere"
+        monkeypatch.setattr(router, "routers", [Router()])
+        assert len(encrypted_columns("default")) == 2
+        assert encrypted_columns("other") == []
+
+    def test_a_database_without_the_table(self) -> None:
+        with connection.schema_editor() as editor:
+            editor.delete_model(Account)
+        with pytest.raises(CommandError, match=r"^database 'default': .*accounts_account") as caught:
+            rotate()
+        assert caught.value.returncode == 1
+
+    def test_one_that_is_not_configured(self) -> None:
+        with pytest.raises(CommandError, match=r"--database: invalid choice: 'elsewhere'"):
+            call_command("rotate_encryption_keys", "--database", "elsewhere")
 
 
 class TestBootstrap:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from django.apps import apps
+from django.db import router
 from django.db.models import ExpressionWrapper, F, QuerySet, TextField, Value
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
@@ -86,11 +87,11 @@ class Column:
 
 
 def encrypted_columns(database: str) -> list[Column]:
-    """Return the encrypted columns of all installed apps; a model that inherits its table adds none."""
+    """Return the encrypted columns that live in ``database``; a model that inherits its table adds none."""
     return [
         Column(model, field.name, database)
         for model in apps.get_models(include_auto_created=True)
-        if not model._meta.proxy
+        if not model._meta.proxy and router.allow_migrate_model(database, model)
         for field in model._meta.local_concrete_fields
         if isinstance(field, EncryptedTextField)
     ]

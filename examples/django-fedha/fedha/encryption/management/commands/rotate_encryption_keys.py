@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``manage.py rotate_encryption_keys``: re-encrypt all rows with the active version of the master key.
 
-Exit codes: 0 every row is at it, 1 some rows cannot be read or the key cannot be used, 3 the app wrote rows
-with an earlier version meanwhile, 130 interrupted. After 3 and 130, run it again: it goes on where it was.
+Exit codes: 0 every row in this database is at it, 1 some rows cannot be read or the key or the database
+cannot be used, 3 the app wrote rows with an earlier version meanwhile, 130 interrupted. After 3 and 130, run it
+again: it goes on where it was.
 """
 
 import sys
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from fedha.encryption.key_manager import KeyManager, key_manager
 from fedha.encryption.reencryption import Column, encrypted_columns
@@ -34,7 +35,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""
-        parser.add_argument("--database", default=DEFAULT_DB_ALIAS, help="alias (default %(default)s)")
+        parser.add_argument(
+            "--database", choices=tuple(connections), default=DEFAULT_DB_ALIAS, help="default: %(default)s"
+        )
         parser.add_argument(
             "--batch-size", type=_positive, default=500, help="rows read at once (default %(default)s)"
         )
@@ -51,6 +54,9 @@ class Command(BaseCommand):
                 done += found
         except (KeyferryError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            message = f"database {database!r}: {error}"
+            raise CommandError(message) from error
         except KeyboardInterrupt:
             message = "interrupted; every row is whole. Run it again to go on"
             raise CommandError(message, returncode=130) from None
