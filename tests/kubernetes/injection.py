@@ -22,7 +22,7 @@ _TYPE = re.compile(r"\bObject((?:\.\w+)*)\{")
 _FIELD = re.compile(r"\b(\w+): ")
 _TYPED_FIELD = re.compile(r"\b(\w+): \[?\s*Object(?:\.\w+)*\.(\w+)\{")
 # Of core/v1: the lists that merge, and by what.
-_MERGE_KEYS = {"containers": "name", "env": "name", "volumeMounts": "mountPath", "volumes": "name"}
+_MERGE_KEYS = {"containers": "name", "env": "name"}
 
 
 def admit(policy: Document, pod: Document) -> Document:
@@ -52,7 +52,9 @@ def _evaluate(expression: str, pod: Document) -> Any:
     for field, kind in _TYPED_FIELD.findall(expression):
         assert field in (kind, "value"), f"a {kind} stands in the field {field}"
     untyped = _TYPE.sub("{", expression.replace("JSONPatch{", "{"))
-    return cel.evaluate(_FIELD.sub(r'"\1": ', untyped), {"object": pod})
+    # Of Kubernetes' own library, which this implementation lacks.
+    functions = {"indexOf": lambda items, item: items.index(item)}
+    return cel.evaluate(_FIELD.sub(r'"\1": ', untyped), cel.Context({"object": pod}, functions))
 
 
 def _patch(pod: Document, operations: list[Document]) -> Document:
@@ -62,7 +64,7 @@ def _patch(pod: Document, operations: list[Document]) -> Document:
         *parents, last = operation["path"].strip("/").split("/")
         target: Any = pod
         for part in parents:
-            target = target[part]
+            target = target[int(part) if isinstance(target, list) else part]
         if isinstance(target, list):
             target.insert(len(target) if last == "-" else int(last), operation["value"])
         else:

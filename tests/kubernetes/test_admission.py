@@ -23,6 +23,7 @@ POLICY = "MutatingAdmissionPolicy"
 LABEL = {"keyferry.io/inject": "fedha-keyferry"}
 SAFE = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 APP = {"name": "app", "image": "fedha:1.0.0", "securityContext": SAFE}
+OWN_MOUNT = {"name": "cache", "mountPath": "/run/keyferry", "subPath": "x"}
 # What pods may look like, beside the one that a team writes.
 PODS: Mapping[str, Document] = {
     "as a team writes it": {},
@@ -30,6 +31,14 @@ PODS: Mapping[str, Document] = {
     "with an empty list of them": {"initContainers": []},
     "with nothing": {"containers": [APP], "volumes": []},
     "with two containers": {"containers": [APP, {**APP, "name": "nginx"}], "volumes": []},
+    "with dozens of containers": {
+        "containers": [{**APP, "name": f"app-{number}"} for number in range(50)],
+        "volumes": [],
+    },
+    "with a mount of another": {
+        "containers": [APP, {**APP, "name": "nginx", "volumeMounts": [{**OWN_MOUNT, "mountPath": "/x"}]}],
+        "volumes": [{"name": "cache", "emptyDir": {}}],
+    },
     "with the variable": {
         "containers": [{**APP, "env": [{"name": "KEYFERRY_DIR", "value": "/keys"}]}],
         "volumes": [],
@@ -159,6 +168,11 @@ def test_a_namespace_that_is_not_chosen_is_left_alone(cluster: ApiServer, policy
             ),
             'Duplicate value: "keyferry"',
             id="a volume of the same name",
+        ),
+        pytest.param(
+            lambda: team_pod(containers=[APP, {**APP, "name": "nginx", "volumeMounts": [OWN_MOUNT]}]),
+            r'\[1\]\.volumeMounts\[1\]\.mountPath: Invalid value: "/run/keyferry": must be unique',
+            id="a mount at the same path",
         ),
     ],
 )
