@@ -2,6 +2,7 @@
 """What the chart renders: valid for every Kubernetes, and what each value is for."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -250,6 +251,48 @@ def test_a_team_leaves_the_ids_to_openshift_in_its_own_chart(tmp_path: Path, maj
     """By 0: Helm 4 takes no null from there."""
     chart = parent(tmp_path, {"fsGroup": 0, "runAsUser": 0})
     assert_no_ids(team_pod({}, chart=chart, major=major))
+
+
+@HELMS
+def test_no_id_is_a_float(major: int) -> None:
+    """Helm reads numbers as floats, and writes those from a million up as 1e+06."""
+    large = 1_000_660_000
+    values = {"fsGroup": large, "runAsUser": large, "injection": {"enabled": True}, **PLAIN}
+    found = render(values, major=major)
+    pod, policy = one(found, "Pod")["spec"], one(found, "MutatingAdmissionPolicy")["spec"]
+    ids = [
+        pod["securityContext"]["fsGroup"],
+        *(pod["containers"][0]["securityContext"][name] for name in ("runAsUser", "runAsGroup")),
+    ]
+    assert list(map(repr, ids)) == [f"{large}"] * 3
+    expression = policy["mutations"][0]["jsonPatch"]["expression"]
+    assert re.findall(r"runAs(?:User|Group): (.+),", expression) == [f"{large}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("user", "group"),
+    [pytest.param(1_000_660_000, "1000660000", id="large"), pytest.param(0, "GROUP", id="0")],
+)
+def test_the_notes_say_what_an_injected_agent_must_know(user: int, group: str) -> None:
+    values = {"injection": {"enabled": True}, "runAsUser": user}
+    text = helm("install", "keyferry", CHART, "--dry-run=client", values=values).partition("\nNOTES:\n")[2]
+    assert f'volume: {{mode: "0444", group: {group}}}' in text
+
+
+@HELMS
+@pytest.mark.parametrize(("enabled", "agents"), [(True, ["keyferry"]), (False, [])], ids=["on", "off"])
+def test_a_condition_switches_the_agent(tmp_path: Path, enabled: bool, agents: list[str], major: int) -> None:
+    """The README's way: a dependency that is off brings no templates."""
+    chart = shutil.copytree(team_chart(), tmp_path / "chart")
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    about["dependencies"][0]["condition"] = "keyferry.enabled"
+    (chart / "Chart.yaml").write_text(yaml.safe_dump(about))
+    template = chart / "templates/deployment.yaml"
+    guarded = r"{{ with .Subcharts.keyferry }}{{\1.\2}}{{ end }}"
+    template.write_text(re.sub(r"{{(.+)\.Subcharts\.keyferry(.+)}}", guarded, template.read_text()))
+    pod = team_pod({"keyferry": {"enabled": enabled}}, chart=chart, major=major)
+    assert [container["name"] for container in pod["initContainers"] or []] == agents
+    assert [container["name"] for container in pod["containers"]] == ["app"]
 
 
 @pytest.mark.parametrize(

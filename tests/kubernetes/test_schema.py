@@ -137,6 +137,9 @@ REFUSED = {
         "- resources: limits is required",
         "- at '/resources': missing property 'limits'",
     ),
+    "no resources": Refused(
+        {"resources": None}, "- (root): resources is required", "- at '': missing property 'resources'"
+    ),
     "no memory limit": Refused(
         {"resources": {"limits": {"memory": None, "cpu": 1}}},
         "- resources.limits: memory is required",

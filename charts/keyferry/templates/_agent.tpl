@@ -35,10 +35,10 @@ env:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- /* 0 leaves it to the cluster, as null does: Helm 4 drops a null of the chart that embeds this one. */}}
+  {{- /* 0 leaves it to the cluster, as null does: Helm 4 ignores a null of the chart that embeds this one. */}}
   {{- with .Values.runAsUser }}
-  runAsUser: {{ . }}
-  runAsGroup: {{ . }}
+  runAsUser: {{ int64 . }}
+  runAsGroup: {{ int64 . }}
   {{- end }}
   runAsNonRoot: true
   readOnlyRootFilesystem: true
@@ -143,7 +143,7 @@ app's own large ones at their first mount only, and not at each start.
 {{- define "keyferry.podSecurityContext" -}}
 runAsNonRoot: true
 {{- with .Values.fsGroup }}
-fsGroup: {{ . }}
+fsGroup: {{ int64 . }}
 fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 seccompProfile:
