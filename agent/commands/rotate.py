@@ -130,7 +130,7 @@ def _rotate(key: KeySettings, settings: Settings, options: Options) -> Rotated:
     delay = 0.0 if at_once else settings.rotation.activation_delay
     # Whoever runs stages what it sees change; a pod that starts where nothing is staged does not.
     after = activates_at or made_at + (delay if offer.unstaged is None else 0.0)
-    brought = key.mounted and offer.unstaged is None and not at_once
+    brought = key.mounted and offer.unstaged is None and after > made_at
     kept = {one.id for one in offer.versions}
     return Rotated(
         key.name,
