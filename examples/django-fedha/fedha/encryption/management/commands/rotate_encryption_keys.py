@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``manage.py rotate_encryption_keys``: re-encrypt all rows with the active version of the master key.
 
-Exit codes: 0 every row in this database is at it, 1 some rows cannot be read or the key or the database
-cannot be used, 3 the app wrote rows with an earlier version meanwhile, 130 interrupted. After 3 and 130, run it
-again: it goes on where it was.
+Exit codes: 0 every row in this database is at it, 1 some rows cannot be read, or the key or the database
+cannot be used, 3 the app wrote rows with an earlier version meanwhile, 130 interrupted. After 3 and 130,
+run it again: it goes on where it was.
 """
 
 import sys
