@@ -187,7 +187,7 @@ class TestCheck:
             vault = {"provider": "vault", "address": store.address, "path": "a/b", "auth": {"token": "none"}}
             agent.configure(keys={"refused": vault})
             assert self.check(agent) == 1
-        assert "\nkey refused (vault): denied: " in capsys.readouterr().out
+        assert "\nkey refused (vault): unavailable: " in capsys.readouterr().out
         gc.collect()
 
     def test_beside_a_running_agent(self, agent: AgentProcess) -> None:
