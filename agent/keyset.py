@@ -5,8 +5,8 @@ Rules:
 
 - A key that the configuration no longer names is dropped, whatever its call still brings.
 - One key's trouble is no other's: nothing here waits, and each has its own record and timer.
-- A key that a new configuration brings to a running agent does not count for readiness until it is published:
-  a typo in it would take every pod out of service at once, though the app has all that it had.
+- A key that a new configuration adds to those of a running agent does not count for readiness until it is
+  published: a typo in it would take every pod out of service at once, though the app has all that it had.
 """
 
 from collections.abc import Callable, Collection
@@ -35,7 +35,8 @@ class Keyset:
 
     def configure(self, settings: Settings) -> None:
         """Carry the keys of ``settings`` from now on."""
-        if self._refreshers:
+        # Not where a key goes: a rename takes from the app what it had.
+        if self._refreshers and self._refreshers.keys() <= settings.keys.keys():
             self._added |= settings.keys.keys() - self._refreshers.keys()
         refreshers = {}
         for name, key in settings.keys.items():

@@ -53,6 +53,14 @@ def test_an_added_key_that_cannot_be_had_takes_no_pod_out_of_service(running: Ag
     assert running.request("/readyz").status == 503
 
 
+def test_a_renamed_key_counts_at_once(running: AgentProcess) -> None:
+    """It takes from the app what it had."""
+    running.configure(keys={"main": running.file_key("nowhere")})
+    running.wait_for("refresh.failed", key="main", outcome="missing")
+    eventually(lambda: "main: file " in running.request("/readyz").body)
+    assert running.request("/readyz").status == 503
+
+
 def test_log_level(running: AgentProcess) -> None:
     """Below the level nothing is told, but for what an auditor wants to know."""
     running.configure(log={"level": "error"})
