@@ -172,9 +172,13 @@ class Publisher:
             lock = VolumeLock.take(self._root.descriptor, self._settings.path)
         except TakenError:
             raise
-        except VolumeError as error:
-            message = f"{error}; what was published stays"
-            raise PublishError(message) from error
+        except VolumeError:
+            # The lock that nobody sees does for this publication: it may be a withdrawal. What is in the way
+            # makes room, if it can; the next look tries again.
+            with suppress(OSError):
+                if self._root.state(LOCK_FILE) is not None:
+                    self._report("volume.foreign", self._root.move_aside(LOCK_FILE))
+            return
         self._lock.release()
         self._lock = lock
         self._report("volume.repaired", LOCK_FILE)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import PublishError, VolumeError
+from agent.errors import VolumeError
 from agent.lock import TakenError, holder
 from agent.publisher import Publisher
 from tests.publisher.conftest import needs_root
@@ -201,17 +201,20 @@ def test_a_lock_that_another_agent_took(root: Path, publisher: Publisher) -> Non
     other.close()
 
 
-def test_what_is_planted_for_a_removed_lock_is_told(root: Path, publisher: Publisher) -> None:
-    """The agent goes on: what is published still needs it."""
+def test_what_is_planted_for_a_removed_lock_makes_room(
+    root: Path, publisher: Publisher, reports: Reports
+) -> None:
+    """Nothing is held up by it: it may be a withdrawal."""
     publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT)
     (root / "..lock").unlink()
     (root / "..lock").mkdir()
-    message = NOT_OPEN.format(lock=root / "..lock", reason="Is a directory")
-    with pytest.raises(PublishError) as caught:
-        publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT)
-    assert str(caught.value) == f"{message}; what was published stays"
-    (root / "..lock").rmdir()
     assert publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT) is not None
+    ((event, aside),) = reports
+    assert (event, (root / aside).is_dir()) == ("volume.foreign", True)
+    assert holder(root) is None
+    assert publisher.publish({"master": ring(material())}, now=NOW, boot=BOOT) is not None
+    assert holder(root) == os.getpid()
+    assert reports[1:] == [("volume.repaired", "..lock")]
 
 
 def test_a_planted_fifo_holds_nobody_up(root: Path) -> None:

@@ -145,8 +145,7 @@ def test_a_failure_is_told_and_tried_again(scene: Scene) -> None:
         scene.turn(boot)
     assert scene.names[2:] == ["publish.failed"]
     assert scene.told[-1].fields["reason"] == (
-        f"volume.path: {scene.volume}/..lock cannot be opened for writing (No such file or directory); "
-        "remove what is there, or give the agent a writable volume of its own; what was published stays"
+        f"cannot publish on {scene.volume} (No such file or directory); what was published stays"
     )
     assert scene.next_turn(10.5) == 11.0
     assert scene.publication.heartbeat_due
