@@ -69,8 +69,8 @@ def after_failure(
 ) -> float:
     """Return the wait after the ``failures``-th failure in a row (from 1)."""
     if denied:
-        # Never sooner than that: some stores lock out who asks too often.
-        wait = min(DENIED_RETRY_SECONDS, refresh.interval) * (1 + chance / 2)
+        # Never later than the timer would ask: the bound has room for that and a backoff.
+        wait = min(DENIED_RETRY_SECONDS * (1 + chance / 2), refresh.interval)
     else:
         ceiling = _FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, _MAX_EXPONENT)
         # Half of it is certain: a full jitter down to zero would hammer a store that has just failed.

@@ -126,6 +126,15 @@ def test_the_store_is_not_asked_sooner_than_it_wishes_unless_it_wishes_too_much(
     assert wait > min(asked, LONGEST_WISH_SECONDS)
 
 
+@given(refreshes, chances)
+def test_a_refusal_is_no_longer_gap_than_the_bound_has_room_for(
+    refresh: RefreshSettings, chance: float
+) -> None:
+    """It takes the place of one refresh, and is asked about again before the next would be."""
+    wait = after_failure(refresh, failures=1, chance=chance, denied=True)
+    assert wait <= refresh.interval
+
+
 @given(refreshes, st.floats(0, 1e4), chances, chances)
 def test_one_failed_refresh_stays_within_the_bound(
     refresh: RefreshSettings, skew: float, chance: float, another: float
