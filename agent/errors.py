@@ -42,7 +42,7 @@ class PublishError(AgentError):
 
 
 class MadeError(AgentError):
-    """A version was made, and what should have followed failed: the look at it, or its mark."""
+    """A version was made, or may have been, and what should have followed failed: answer, look or mark."""
 
 
 class RefreshError(AgentError):

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from agent.errors import AgentError, UnavailableError
+from agent.errors import AgentError, MadeError, UnavailableError
 from keyferry.material import Material
 
 
@@ -91,9 +91,10 @@ def writing() -> Iterator[None]:
             yield
     except UnavailableError as error:
         message = (
-            f"{error.reason}; the store may have made a version: look with `check` before rotating again"
+            f"{error.outcome}: {error.reason}; the store may have made a version: look with `check` before "
+            "rotating again"
         )
-        raise UnavailableError(message) from error
+        raise MadeError(message) from error
 
 
 @contextmanager

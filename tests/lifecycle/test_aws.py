@@ -197,7 +197,7 @@ def test_a_write_without_an_answer(secrets_manager: SecretsManager, written: boo
 
     store.aws.proxy.answer = lose
     code, out, err = store.run("rotate")
-    assert (code, out) == (1, "")
+    assert (code, out) == (3, "")
     assert err == (
         "keyferry-agent: unavailable: AWS answers 500 (InternalServiceError) to "
         "secretsmanager:PutSecretValue; the store may have made a version: look with `check` before rotating "
