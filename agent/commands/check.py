@@ -12,7 +12,7 @@ from agent import keyring, schedule
 from agent.call import answer
 from agent.clock import moment
 from agent.commands.hardening import harden
-from agent.commands.look import opened
+from agent.commands.look import opened, require_lasting_login
 from agent.errors import RefreshError, UnavailableError
 from agent.exits import Exit
 from agent.loading import load
@@ -50,6 +50,8 @@ def check(config: Path | None, *, as_json: bool) -> int:
     """
     harden()
     loaded = load(config, os.environ)
+    for key in loaded.settings.keys.values():
+        require_lasting_login(key)
     inspection = inspect(loaded.settings.volume)
     findings = _try_all(loaded.settings)
     warnings = (*loaded.warnings, *inspection.warnings)

@@ -16,7 +16,7 @@ from agent.settings import KeySettings, Settings
 from agent.sources.vault import VaultServer
 from keyferry.layout import Version, active_index
 
-__all__ = ["Look", "active", "chosen", "judged", "look", "newest", "opened"]
+__all__ = ["Look", "active", "chosen", "judged", "look", "newest", "opened", "require_lasting_login"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,16 @@ class Look:
 @contextmanager
 def opened(key: KeySettings, settings: Settings) -> Iterator[Provider]:
     """Lend the provider of ``key`` to a command; raises ``ConfigError`` where its login works once."""
+    require_lasting_login(key)
+    provider = open_provider(key, timeout=settings.refresh.timeout)
+    try:
+        yield provider
+    finally:
+        provider.close()
+
+
+def require_lasting_login(key: KeySettings) -> None:
+    """Raise ``ConfigError`` where a command would use up what the agent logs in with."""
     if isinstance(key.source, VaultServer) and key.source.auth.secret_id_wrapped:
         message = (
             f"keys.{key.name}.auth.secret_id_wrapped: is true, and such a secret id works once: this command "
@@ -37,11 +47,6 @@ def opened(key: KeySettings, settings: Settings) -> Iterator[Provider]:
             "wrapped"
         )
         raise ConfigError(message)
-    provider = open_provider(key, timeout=settings.refresh.timeout)
-    try:
-        yield provider
-    finally:
-        provider.close()
 
 
 def look(provider: Provider) -> Look:
