@@ -105,7 +105,7 @@ class Refresher:
             else:
                 waited = at.boot - call.started.boot
                 error = UnavailableError(f"the last call has not come back for {waited:.0f} s")
-                self._fail(error, call.started, at)
+                self._fail(error, None, at)
         self._withdraw_if_due(at)
 
     def next_turn(self, at: Moment) -> float:
@@ -191,7 +191,8 @@ class Refresher:
             duration=round(at.boot - call.started.boot, 6),
         )
 
-    def _fail(self, error: RefreshError, began: Moment, at: Moment) -> None:
+    def _fail(self, error: RefreshError, began: Moment | None, at: Moment) -> None:
+        """Take a failure of the call that ``began``, or of none because it could not be made."""
         failures = self.record.failures + 1
         wait = schedule.after_failure(
             self._settings.refresh,
@@ -201,7 +202,8 @@ class Refresher:
             retry_after_seconds=error.retry_after_seconds,
         )
         self.due = at.boot + wait
-        self.record = self.record.failed(error, at=began.now, boot=at.boot)
+        self.record = self.record.failed(error, at=(began or at).now, boot=at.boot)
+        took = {} if began is None else {"duration": round(at.boot - began.boot, 6)}
         self._events.emit(
             "refresh.failed",
             "warning" if error.outcome == "unavailable" else "error",
@@ -210,7 +212,7 @@ class Refresher:
             provider=self.key.provider,
             outcome=error.outcome,
             reason=error.reason,
-            duration=round(at.boot - began.boot, 6),
+            **took,
             failures=failures,
             retry_in=round(wait, 3),
         )
