@@ -7,8 +7,8 @@ from enum import IntEnum
 class Exit(IntEnum):
     """What a command's end means.
 
-    ``INTERRUPTED`` is what a shell says of Ctrl-C: 128 and the number of SIGINT. It never ends the daemon so,
-    which stops in good order.
+    ``INTERRUPTED`` is what a shell says of Ctrl-C: 128 and the number of SIGINT. SIGTERM ends ``bootstrap``
+    and ``rotate`` so, too. Neither ends the daemon so, which stops in good order.
     """
 
     OK = 0

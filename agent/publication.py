@@ -21,8 +21,8 @@ from keyferry.document import DocumentError
 from keyferry.layout import Generation, Keyring, active_index, next_activation
 from keyferry.status import Status, parse_status, serialize_status
 
-# A full volume is not empty a moment later, and each try is told: the waits double up to a minute. A refresh,
-# a signal or a change on the volume brings the next look at once.
+# A full volume is not empty a moment later, and each try is told: the waits double up to a minute. A refresh
+# or a signal brings the next look at once, a change on the volume does not: the try itself made one.
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 60.0
 

@@ -9,8 +9,7 @@ What a chart embeds. In a chart that has keyferry as a dependency the argument i
       - volumeMounts:   {{- include "keyferry.appMount" .Subcharts.keyferry | nindent 12 }}
     volumes:            {{- include "keyferry.volumes" .Subcharts.keyferry | nindent 8 }}
 
-Below Kubernetes 1.29 "keyferry.containers" belongs into containers too; from there on it is empty. A Job below 1.29 takes
-mode: once, or that sidecar would keep it from ending.
+Below Kubernetes 1.29 "keyferry.containers" belongs into containers too; from there on it is empty.
 */}}
 
 {{/* "native", "classic" (an init container, and a sidecar among the containers) or "once". */}}
