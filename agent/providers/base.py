@@ -8,7 +8,8 @@ Rules:
 - ``fetch`` is told which versions the agent already holds and does not read their values again, where the
   store can tell that they are the same. Asking costs as little as the store allows.
 - One call at a time: a provider need not be thread-safe. It never retries on its own, except for one fresh
-  login after an authentication error. No call blocks longer than the key's timeout between two bytes.
+  login after an authentication error, and a new connection where a kept one has ended. No call blocks longer
+  than the key's timeout between two bytes.
 - The public function ``fetch`` guarantees that only ``RefreshError`` comes out, whatever a provider raises.
 """
 
