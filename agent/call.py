@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from agent.clock import Moment
-from agent.errors import AgentError, RefreshError, UnavailableError
+from agent.errors import AgentError, RefreshError, UnavailableError, unexpected
 from agent.offer import Known, Offer
 from agent.providers.base import Provider, fetch
 from agent.settings import KeySettings
@@ -52,9 +52,8 @@ def answer(ask: Callable[[], T]) -> T | RefreshError:
         return error
     except AgentError as error:
         return UnavailableError(str(error))
-    except Exception as error:  # noqa: BLE001 - a vendor's code; its text may hold anything, its type does not
-        kind = type(error)
-        return UnavailableError(f"unexpected {kind.__module__}.{kind.__qualname__} at opening it")
+    except Exception as error:  # noqa: BLE001 - a vendor's code
+        return unexpected(error, "at opening it")
 
 
 class Caller:

@@ -61,6 +61,12 @@ class UnavailableError(RefreshError):
     """The provider did not answer, or not now: timeout, refused, 5xx, throttled, sealed, TLS trouble."""
 
 
+def unexpected(error: Exception, where: str) -> UnavailableError:
+    """Return what an error comes to that nobody foresaw: its text may hold anything, its type does not."""
+    kind = type(error)
+    return UnavailableError(f"unexpected {kind.__module__}.{kind.__qualname__} {where}")
+
+
 class DeniedError(RefreshError):
     """The provider refuses the value itself, by its own typed error, after one fresh login."""
 

@@ -16,7 +16,7 @@ Rules:
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from agent.errors import RefreshError, UnavailableError
+from agent.errors import RefreshError, unexpected
 from agent.offer import Known, Offer, Offered
 
 __all__ = ["IDLE_LIMIT_SECONDS", "Known", "Offer", "Offered", "Provider", "causes", "fetch"]
@@ -47,8 +47,7 @@ def fetch(provider: Provider, known: Known) -> Offer:
     except RefreshError:
         raise
     except Exception as error:  # noqa: BLE001 - told above
-        reason = f"unexpected {type(error).__module__}.{type(error).__qualname__} in the provider"
-        raise UnavailableError(reason) from None
+        raise unexpected(error, "in the provider") from None
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from agent.errors import AgentError, MadeError, UnavailableError
+from agent.errors import AgentError, MadeError, UnavailableError, unexpected
 from keyferry.material import Material
 
 
@@ -103,6 +103,5 @@ def _only_agent_errors() -> Iterator[None]:
         yield
     except AgentError:
         raise
-    except Exception as error:  # noqa: BLE001 - a vendor's code; its text may hold anything, its type does not
-        reason = f"unexpected {type(error).__module__}.{type(error).__qualname__} in the provider"
-        raise UnavailableError(reason) from None
+    except Exception as error:  # noqa: BLE001 - a vendor's code
+        raise unexpected(error, "in the provider") from None
