@@ -218,9 +218,7 @@ class Daemon:
         self._is_telling = True
         # Imported late: log, metrics, HTTP and watchdog cost more time than fetching and publishing a key.
         if self._once:
-            from agent import logs
-
-            self._events.attach(logs.sink(self._loaded.settings.log))
+            self._attach_log()
             return
         from agent.services import Services
 
@@ -234,9 +232,12 @@ class Daemon:
             self._services.stop()
         elif not self._is_telling:
             # It ended before the log was loaded, and must not end in silence.
-            from agent import logs
+            self._attach_log()
 
-            self._events.attach(logs.sink(self._loaded.settings.log))
+    def _attach_log(self) -> None:
+        from agent import logs
+
+        self._events.attach(logs.sink(self._loaded.settings.log))
 
     def _changed(self, files: Collection[Path], volume: bool) -> None:  # noqa: FBT001 - the watcher's callback
         self._wakeup.post(Changed(files, volume))
