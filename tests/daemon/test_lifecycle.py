@@ -360,6 +360,14 @@ class TestRefusal:
         }
 
 
+# How `once` ends, by whether it is told to go on trying.
+WITHOUT_SUCCESS = pytest.mark.parametrize(
+    ("startup", "code"),
+    [({}, 1), ({"timeout": "500ms"}, 3)],
+    ids=["one try fails", "not ready in time"],
+)
+
+
 class TestOnce:
     def test_publishes_and_ends(self, agent: AgentProcess, key: str) -> None:
         agent.configure(volume={"path": str(agent.volume), "wipe_on_exit": True})
@@ -368,11 +376,7 @@ class TestOnce:
         assert agent.plain() == key
         assert agent.told("key.published")
 
-    @pytest.mark.parametrize(
-        ("startup", "code"),
-        [({}, 1), ({"timeout": "500ms"}, 3)],
-        ids=["one try fails", "not ready in time"],
-    )
+    @WITHOUT_SUCCESS
     def test_without_a_key(self, agent: AgentProcess, startup: dict[str, str], code: int) -> None:
         agent.key_file.unlink()
         agent.configure(startup=startup)
@@ -398,11 +402,7 @@ class TestOnce:
         agent.start("once")
         assert agent.wait() == 1
 
-    @pytest.mark.parametrize(
-        ("startup", "code"),
-        [({}, 1), ({"timeout": "500ms"}, 3)],
-        ids=["one try fails", "not ready in time"],
-    )
+    @WITHOUT_SUCCESS
     def test_fetched_and_not_published_is_not_enough(
         self, agent: AgentProcess, key: str, startup: dict[str, str], code: int
     ) -> None:
@@ -417,11 +417,7 @@ class TestOnce:
         assert agent.told("publish.failed")
         assert agent.plain() == key
 
-    @pytest.mark.parametrize(
-        ("startup", "code"),
-        [({}, 1), ({"timeout": "500ms"}, 3)],
-        ids=["one try fails", "not ready in time"],
-    )
+    @WITHOUT_SUCCESS
     def test_one_key_of_two_is_not_enough(
         self, agent: AgentProcess, key: str, startup: dict[str, str], code: int
     ) -> None:

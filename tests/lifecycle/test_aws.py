@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -20,9 +20,7 @@ from tests.servers.scripted import Request, Response
 
 def test_only_the_field(secrets_manager: SecretsManager) -> None:
     store = secrets_manager
-    with ExitStack() as stack:
-        client = store.aws.client("secretsmanager")
-        stack.callback(client.close)
+    with closing(store.aws.client("secretsmanager")) as client:
         text = (
             '{"owner": "fedha","n":1.10, "half": "\\ud800", "key":"KEY" , "long":0.12345678901234567890123}\n'
         )
@@ -38,9 +36,7 @@ def test_only_the_field(secrets_manager: SecretsManager) -> None:
 def test_creates_at_once_in_an_empty_secret(secrets_manager: SecretsManager) -> None:
     """As Terraform leaves it: who comes second is told that there is a key, as everywhere else."""
     store = secrets_manager
-    with ExitStack() as stack:
-        client = store.aws.client("secretsmanager")
-        stack.callback(client.close)
+    with closing(store.aws.client("secretsmanager")) as client:
         client.create_secret(Name=store.name)
     keepers = [store.keeper() for _ in range(3)]
     answers = at_once(*(partial(lifecycle.create, k, new_material(store.key())) for k in keepers))
@@ -52,9 +48,7 @@ def test_creates_at_once_in_an_empty_secret(secrets_manager: SecretsManager) -> 
 def test_a_create_that_was_overtaken(secrets_manager: SecretsManager) -> None:
     """The list was still empty, and the value is there by the time of the write."""
     store = secrets_manager
-    with ExitStack() as stack:
-        client = store.aws.client("secretsmanager")
-        stack.callback(client.close)
+    with closing(store.aws.client("secretsmanager")) as client:
         client.create_secret(Name=store.name)
     store.aws.proxy.faults["PutSecretValue"] = refusal("ResourceExistsException")
     sentence = (
@@ -157,9 +151,7 @@ def test_room(secrets_manager: SecretsManager) -> None:
     store = secrets_manager
     keeper = store.keeper()
     newest = lifecycle.create(keeper, new_material(store.key()))
-    with ExitStack() as stack:
-        client = store.aws.client("secretsmanager")
-        stack.callback(client.close)
+    with closing(store.aws.client("secretsmanager")) as client:
 
         def put() -> str:
             value = json.dumps({"key": new_material(store.key()).text})
