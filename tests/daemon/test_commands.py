@@ -322,7 +322,7 @@ def test_without_any_privilege(agent: AgentProcess, key: str) -> None:
     """As the restricted Pod Security profile has it: any uid, no capability, files for the volume's group."""
     # Nobody may not be able to read this checkout or this interpreter, so everything is imported before.
     program = (
-        "import os, sys, agent.commands.run, agent.services, agent.providers.file; "
+        "import os, sys, grp, yaml, agent.commands.run, agent.services, agent.providers.file; "
         "from agent.__main__ import _parser, main; "
         "_parser(); os.setgroups([4321]); os.setgid(65534); os.setuid(65534); sys.exit(main(sys.argv[4:]))"
     )
